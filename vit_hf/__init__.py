@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vit_hf`: the Vision Transformer of Dosovitskiy et al. (2020), complete, for the Hugging Face ecosystem.
+"""`vit_hf`: the Vision Transformer of Dosovitskiy et al. (2020), complete, for transformers.
 
-Importing the package registers its models with transformers' Auto classes, so that their checkpoints
-open without `trust_remote_code`.
+Importing the package registers its models with transformers' Auto classes, so that their
+checkpoints open without `trust_remote_code`.
 """
 
 import contextlib
@@ -23,8 +23,7 @@ from .modeling.modeling_vision_transformer import (
     VisionTransformerForMaskedPatchPrediction,
     VisionTransformerModel,
 )
-
-__version__ = "0.1.0"
+from .version import __version__
 
 AutoConfig.register(VisionTransformerConfig.model_type, VisionTransformerConfig, exist_ok=True)
 AutoModel.register(VisionTransformerConfig, VisionTransformerModel, exist_ok=True)
@@ -34,17 +33,21 @@ AutoModelForImageClassification.register(
 AutoModelForMaskedImageModeling.register(
     VisionTransformerConfig, VisionTransformerForMaskedPatchPrediction, exist_ok=True
 )
-with contextlib.suppress(ImportError):  # some builds of transformers have no image processors without torchvision
+# Some builds of transformers have no image processors without torchvision.
+with contextlib.suppress(ImportError):
     image_processors = {"pil": ViTImageProcessorPil}
     if is_torchvision_available():
         from transformers import ViTImageProcessor
 
         image_processors["torchvision"] = ViTImageProcessor
-    AutoImageProcessor.register(VisionTransformerConfig, image_processor_classes=image_processors, exist_ok=True)
+    AutoImageProcessor.register(
+        VisionTransformerConfig, image_processor_classes=image_processors, exist_ok=True
+    )
 
 __all__ = [
     "VisionTransformerConfig",
     "VisionTransformerForImageClassification",
     "VisionTransformerForMaskedPatchPrediction",
     "VisionTransformerModel",
+    "__version__",
 ]

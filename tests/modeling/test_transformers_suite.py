@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """transformers' own common model tests, run on ours.
 
-They live in transformers' repository, not in its wheel. Check out the release that is installed and say where:
-`TRANSFORMERS_CHECKOUT=../transformers pytest -o addopts= tests/modeling/test_transformers_suite.py`.
+They live in transformers' repository, not in its wheel. Check out the release that is installed
+and say where, in `TRANSFORMERS_CHECKOUT=../transformers`, before
+`pytest -o addopts= tests/modeling/test_transformers_suite.py`.
 """
 
 import os
@@ -96,7 +97,9 @@ class VisionTransformerModelTest(ModelTesterMixin, PipelineTesterMixin, unittest
         if return_labels and model_class is VisionTransformerForImageClassification:
             inputs["labels"] = torch.arange(batch_size) % 2
         if return_labels and model_class is VisionTransformerForMaskedPatchPrediction:
-            inputs["bool_masked_pos"] = (torch.arange(self.model_tester.seq_length - 1) % 2).repeat(batch_size, 1)
+            inputs["bool_masked_pos"] = (torch.arange(self.model_tester.seq_length - 1) % 2).repeat(
+                batch_size, 1
+            )
         return inputs
 
     def test_training(self):
@@ -117,24 +120,40 @@ class VisionTransformerModelTest(ModelTesterMixin, PipelineTesterMixin, unittest
     def test_model_get_set_embeddings(self):
         for model_class in self.all_model_classes:
             model = model_class(self.model_tester.get_config())
-            self.assertIs(model.get_input_embeddings(), model.base_model.embeddings.patch_embeddings)
+            self.assertIs(
+                model.get_input_embeddings(), model.base_model.embeddings.patch_embeddings
+            )
             self.assertIsNone(model.get_output_embeddings())
 
     def test_model(self):
         tester = self.model_tester
         outputs = VisionTransformerModel(tester.get_config()).eval()(tester.pixel_values())
-        self.assertEqual(outputs.last_hidden_state.shape, (tester.batch_size, tester.seq_length, tester.hidden_size))
+        self.assertEqual(
+            outputs.last_hidden_state.shape,
+            (tester.batch_size, tester.seq_length, tester.hidden_size),
+        )
 
     def test_for_image_classification(self):
         tester = self.model_tester
         for num_channels in (3, 1):
             config = tester.get_config(num_labels=tester.num_labels, num_channels=num_channels)
-            logits = VisionTransformerForImageClassification(config).eval()(tester.pixel_values(num_channels)).logits
+            logits = (
+                VisionTransformerForImageClassification(config)
+                .eval()(tester.pixel_values(num_channels))
+                .logits
+            )
             self.assertEqual(logits.shape, (tester.batch_size, tester.num_labels))
 
     def test_for_masked_image_modeling(self):
         tester = self.model_tester
         for num_channels in (3, 1):
-            model = VisionTransformerForMaskedPatchPrediction(tester.get_config(num_channels=num_channels)).eval()
-            picture = model(tester.pixel_values(num_channels)).to_picture((tester.image_size, tester.image_size))
-            self.assertEqual(picture.shape, (tester.batch_size, num_channels, tester.image_size, tester.image_size))
+            model = VisionTransformerForMaskedPatchPrediction(
+                tester.get_config(num_channels=num_channels)
+            ).eval()
+            picture = model(tester.pixel_values(num_channels)).to_picture(
+                (tester.image_size, tester.image_size)
+            )
+            self.assertEqual(
+                picture.shape,
+                (tester.batch_size, num_channels, tester.image_size, tester.image_size),
+            )

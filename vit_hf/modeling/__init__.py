@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The suitcase: the files that travel with every exported checkpoint and run without this package."""
+"""The suitcase: files that travel with every exported checkpoint and run without this package."""

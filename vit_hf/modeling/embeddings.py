@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Image to tokens: patches, linearly projected, behind a class token and registers (section 3.1).
 
-Shapes: `B` batch, `C` channels, `H` and `W` height and width of the image, `N` patches, `T` tokens, `D` width.
+Shapes: `B` batch, `C` channels, `H` and `W` height and width of the image, `N` patches,
+`T` tokens, `D` width.
 """
 
 import torch
@@ -24,7 +25,11 @@ class PatchEmbeddings(nn.Module):
         self.stem = ResNetStem(config) if config.stem_blocks is not None else None
         channels = self.stem.num_output_channels if self.stem is not None else config.num_channels
         self.projection = nn.Conv2d(
-            channels, config.hidden_size, config.patch_hw, stride=config.patch_hw, bias=config.patch_bias
+            channels,
+            config.hidden_size,
+            config.patch_hw,
+            stride=config.patch_hw,
+            bias=config.patch_bias,
         )
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
@@ -38,53 +43,64 @@ class PatchEmbeddings(nn.Module):
         """Returns the patches `(rows, columns)` of `pixel_values` `(B, C, H, W)`.
 
         Raises:
-            ValueError: for another rank, another number of channels, or an image smaller than one patch.
+            ValueError: for another rank, another number of channels, or an image smaller than one
+                patch.
         """
         config = self.config
         if pixel_values.dim() != 4 or pixel_values.shape[1] != config.num_channels:
             raise ValueError(
-                f"got pixel_values of shape {tuple(pixel_values.shape)}, allowed: (batch, {config.num_channels}, "
-                f"height, width), as the model has num_channels={config.num_channels}"
+                f"got pixel_values of shape {tuple(pixel_values.shape)}, allowed: (batch, "
+                f"{config.num_channels}, height, width), as the model has "
+                f"num_channels={config.num_channels}"
             )
         height, width = pixel_values.shape[2:]
         grid, patch = config.grid_of((height, width)), config.pixels_per_patch
         if min(grid) < 1:
             raise ValueError(
-                f"got an image of {height}x{width} pixels, smaller than one patch of {patch[0]}x{patch[1]}; resize it "
-                f"to at least that, or to the model's native {config.image_hw[0]}x{config.image_hw[1]}"
+                f"got an image of {height}x{width} pixels, smaller than one patch of "
+                f"{patch[0]}x{patch[1]}; resize it to at least that, or to the model's native "
+                f"{config.image_hw[0]}x{config.image_hw[1]}"
             )
         unseen = max(0, height - grid[0] * patch[0]), max(0, width - grid[1] * patch[1])
         if any(unseen) and not torch.compiler.is_compiling():
             logger.warning_once(
-                f"An image of {height}x{width} pixels has {grid[0]}x{grid[1]} patches of {patch[0]}x{patch[1]}: the "
-                f"last {unseen[0]} pixel rows and {unseen[1]} pixel columns are not seen."
+                f"An image of {height}x{width} pixels has {grid[0]}x{grid[1]} patches of "
+                f"{patch[0]}x{patch[1]}: the last {unseen[0]} pixel rows and {unseen[1]} pixel "
+                "columns are not seen."
             )
         return grid
 
     @torch.no_grad()
     def resize_patches(self, patch_hw: tuple[int, int]):
-        """Resizes the projection to patches of `patch_hw`, in place, by FlexiViT's pseudo-inverse resize.
+        """Resizes the projection to patches of `patch_hw`, in place, as FlexiViT does.
 
-        The new weights give a resized patch the embedding that the old gave the original (Beyer et al., 2022,
-        section 3.4): exactly so for larger patches, at the least squared error for smaller ones.
+        The new weights, by the pseudo-inverse of the resize, give a resized patch the embedding
+        that the old gave the original (Beyer et al., 2022, section 3.4): exactly so for larger
+        patches, at the least squared error for smaller ones.
         """
         old = self.projection
         if tuple(old.kernel_size) == tuple(patch_hw):
             return
-        resize = resize_matrix(old.kernel_size, patch_hw, interpolation=self.config.interpolation)  # (new, old)
-        weight = old.weight.double().flatten(2) @ torch.linalg.pinv(resize).to(old.weight.device)  # (D, C, new)
+        how = self.config.interpolation
+        inverse = torch.linalg.pinv(resize_matrix(old.kernel_size, patch_hw, interpolation=how))
+        weight = old.weight.double().flatten(2) @ inverse.to(old.weight.device)  # (D, C, new)
         new = nn.Conv2d(
             old.in_channels, old.out_channels, patch_hw, stride=patch_hw, bias=False, device="meta"
         )
-        new.weight = nn.Parameter(weight.unflatten(2, patch_hw).to(old.weight.dtype), old.weight.requires_grad)
+        new.weight = nn.Parameter(
+            weight.unflatten(2, patch_hw).to(old.weight.dtype), old.weight.requires_grad
+        )
         new.bias = old.bias
         self.projection = new
 
 
-def resize_matrix(old: tuple[int, ...], new: tuple[int, ...], *, interpolation: str) -> torch.Tensor:
+def resize_matrix(
+    old: tuple[int, ...], new: tuple[int, ...], *, interpolation: str
+) -> torch.Tensor:
     """Returns the matrix `(new pixels, old pixels)` in float64 that resizes a flattened patch.
 
-    With the kernel of `interpolation`, but never aligned at the corners: FlexiViT resizes patches as images.
+    With the kernel of `interpolation`, but never aligned at the corners: FlexiViT resizes patches
+    as images.
     """
     how = dict(INTERPOLATIONS[interpolation])
     if how["align_corners"]:
@@ -105,8 +121,9 @@ def corrupt_patches(
         patches: `(B, N, D)`.
         mask_token: `(1, 1, D)`.
         bool_masked_pos: `(B, N)`, nonzero at corrupted patches.
-        patch_replacement: `(B, N)` ints, what stands at a corrupted patch: -1 the mask token, otherwise the place of
-            the patch whose embedding it is, its own place leaving it as it is. `None` is -1 everywhere.
+        patch_replacement: `(B, N)` ints, what stands at a corrupted patch: -1 the mask token,
+            otherwise the place of the patch whose embedding it is, its own place leaving it as it
+            is. `None` is -1 everywhere.
 
     Returns:
         `(B, N, D)`.
@@ -139,9 +156,13 @@ class VisionTransformerEmbeddings(nn.Module):
         bool_masked_pos: torch.Tensor | None = None,
         patch_replacement: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Returns the tokens `(B, T, D)`: class token, registers, patches; see `corrupt_patches` for the masks."""
+        """Returns the tokens `(B, T, D)`: class token, registers, patches.
+
+        See `corrupt_patches` for the masks.
+        """
         patches = self.patch_embeddings(pixel_values)  # (B, N, D)
-        if bool_masked_pos is not None:
+        self._check_masks(patches, bool_masked_pos, patch_replacement)
+        if bool_masked_pos is not None and self.mask_token is not None:
             patches = corrupt_patches(patches, self.mask_token, bool_masked_pos, patch_replacement)
         prefix = [
             token.expand(patches.shape[0], -1, -1)
@@ -150,8 +171,24 @@ class VisionTransformerEmbeddings(nn.Module):
         ]
         return torch.cat([*prefix, patches], dim=1)  # (B, T, D)
 
+    def _check_masks(self, patches, bool_masked_pos, patch_replacement):
+        if bool_masked_pos is not None and self.mask_token is None:
+            raise ValueError(
+                "got bool_masked_pos, but this model has no mask token; allowed: "
+                "VisionTransformerForMaskedPatchPrediction, or a model with use_mask_token=True"
+            )
+        if bool_masked_pos is None and patch_replacement is not None:
+            raise ValueError("got patch_replacement without bool_masked_pos, which says where")
+        masks = {"bool_masked_pos": bool_masked_pos, "patch_replacement": patch_replacement}
+        for name, mask in masks.items():
+            if mask is not None and mask.shape != patches.shape[:2]:
+                raise ValueError(
+                    f"got {name} of shape {tuple(mask.shape)}, allowed: "
+                    f"{tuple(patches.shape[:2])}, images by patches"
+                )
+
     def init_weights(self):
-        """The authors' class token is zeros; registers and mask token, which they lack, are normal 0.02."""
+        """The authors' class token is zeros; registers and mask token, not theirs, are normal."""
         if self.cls_token is not None:
             init.zeros_(self.cls_token)
         for token in (self.register_tokens, self.mask_token):

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pre-norm Transformer encoder layer: attention and MLP, each behind a LayerNorm, each residual (section 3.1).
+"""The pre-norm Transformer encoder layer (section 3.1).
 
-Shapes: `B` batch, `T` tokens, `D` width, `A` heads, `E = D / A` width of a head, `N` patches, `M` width of the MLP.
+Attention and MLP, each behind a LayerNorm, each residual.
+
+Shapes: `B` batch, `T` tokens, `D` width, `A` heads, `E = D / A` width of a head, `N` patches,
+`M` width of the MLP.
 """
 
 import torch
@@ -23,7 +26,7 @@ def eager_attention(
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None = None,
-    scaling: float | None = None,
+    scaling: float = 1.0,
     dropout: float = 0.0,
     position_bias: torch.Tensor | None = None,
     **kwargs,
@@ -55,7 +58,7 @@ class VisionTransformerAttention(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.config = config
-        width, bias = config.hidden_size, config.qkv_bias
+        width, bias, eps = config.hidden_size, config.qkv_bias, config.layer_norm_eps
         self.head_dim = width // config.num_attention_heads
         self.scaling = self.head_dim**-0.5
         self.attention_dropout = config.attention_probs_dropout_prob
@@ -64,19 +67,21 @@ class VisionTransformerAttention(nn.Module):
         self.k_proj = nn.Linear(width, width, bias=bias)
         self.v_proj = nn.Linear(width, width, bias=bias)
         self.o_proj = nn.Linear(width, width)
-        self.q_norm = nn.LayerNorm(self.head_dim, eps=config.layer_norm_eps) if config.qk_norm else nn.Identity()
-        self.k_norm = nn.LayerNorm(self.head_dim, eps=config.layer_norm_eps) if config.qk_norm else nn.Identity()
+        self.q_norm = nn.LayerNorm(self.head_dim, eps=eps) if config.qk_norm else nn.Identity()
+        self.k_norm = nn.LayerNorm(self.head_dim, eps=eps) if config.qk_norm else nn.Identity()
 
     def forward(
         self, hidden_states: torch.Tensor, relative_keys: torch.Tensor | None = None, **kwargs
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Returns the mixed tokens `(B, T, D)` and, where asked for, the attention maps `(B, A, T, T)`."""
+        """Returns mixed tokens `(B, T, D)` and, where asked for, attention maps `(B, A, T, T)`."""
         heads = (*hidden_states.shape[:-1], -1, self.head_dim)  # (B, T, A, E)
         query = self.q_norm(self.q_proj(hidden_states).view(heads)).transpose(1, 2)  # (B, A, T, E)
         key = self.k_norm(self.k_proj(hidden_states).view(heads)).transpose(1, 2)
         value = self.v_proj(hidden_states).view(heads).transpose(1, 2)
         bias = None if relative_keys is None else relative_bias(query * self.scaling, relative_keys)
-        attention = self.attention_function(has_bias=bias is not None, wants_maps=kwargs.get("output_attentions"))
+        attention = self.attention_function(
+            has_bias=bias is not None, wants_maps=kwargs.get("output_attentions")
+        )
         mixed, maps = attention(
             self,
             query,
@@ -91,14 +96,14 @@ class VisionTransformerAttention(nn.Module):
         return self.o_proj(mixed.reshape(*hidden_states.shape[:-1], -1)), maps
 
     def attention_function(self, *, has_bias: bool, wants_maps: bool | None):
-        """Returns the configured backend, or the eager one where maps are wanted, which only it computes."""
+        """Returns the configured backend, or the eager one, which alone computes maps."""
         backend = self.config._attn_implementation
         if wants_maps:
             return eager_attention
         if has_bias and backend not in BACKENDS_WITH_BIAS:
             raise ValueError(
-                f"got attn_implementation={backend!r} with position_embedding='relative', which adds a bias to the "
-                f"attention logits; allowed: {', '.join(BACKENDS_WITH_BIAS)}"
+                f"got attn_implementation={backend!r} with position_embedding='relative', which "
+                f"adds a bias to the attention logits; allowed: {', '.join(BACKENDS_WITH_BIAS)}"
             )
         return ALL_ATTENTION_FUNCTIONS.get_interface(backend, eager_attention)
 
@@ -114,17 +119,18 @@ class VisionTransformerMLP(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Maps `(B, T, D)` to `(B, T, D)`."""
         hidden_states = self.dropout(self.activation(self.fc1(hidden_states)))  # (B, T, M)
         return self.dropout(self.fc2(hidden_states))  # (B, T, D)
 
     def init_weights(self):
-        """Biases normal 1e-6, as in the authors' code; the weights are those of every dense layer."""
+        """Biases normal 1e-6, as in the authors' code; weights as in every dense layer."""
         for dense in (self.fc1, self.fc2):
             init.normal_(dense.bias, std=1e-6)
 
 
 class LayerScale(nn.Module):
-    """A learned scale per channel on a residual branch (Touvron et al., 2021, "Going deeper with ...")."""
+    """A learned scale per channel on a residual branch (Touvron et al., 2021, CaiT)."""
 
     def __init__(self, config):
         super().__init__()
@@ -132,26 +138,30 @@ class LayerScale(nn.Module):
         self.scale = nn.Parameter(torch.full((config.hidden_size,), float(self.initial_value)))
 
     def forward(self, branch: torch.Tensor) -> torch.Tensor:
+        """Maps `(B, T, D)` to `(B, T, D)`."""
         return branch * self.scale
 
     def init_weights(self):
+        """The same small value for every channel."""
         init.constant_(self.scale, self.initial_value)
 
 
 class DropPath(nn.Module):
-    """Leaves a residual branch out for a random share of the images in training (stochastic depth)."""
+    """Leaves a residual branch out for a random share of the images (stochastic depth)."""
 
     def __init__(self, rate: float):
         super().__init__()
         self.rate = rate
 
     def forward(self, branch: torch.Tensor) -> torch.Tensor:
+        """Maps `(B, T, D)` to `(B, T, D)`."""
         if not self.training or self.rate == 0:
             return branch
         keep = branch.new_empty(branch.shape[0], 1, 1).bernoulli_(1 - self.rate)
         return branch * keep / (1 - self.rate)
 
     def extra_repr(self) -> str:
+        """The rate, for `print(model)`."""
         return f"rate={self.rate:.3f}"
 
 

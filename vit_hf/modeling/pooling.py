@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tokens to one vector: class token, mean of the patches, attention pooling; then the representation layer.
+"""Tokens to one vector: class token, mean of patches or attention; then the representation layer.
 
-Section 3.1 for the class token and the representation layer, D.3 for the mean; attention pooling is the
-authors' research code's.
+Section 3.1 for the class token and the representation layer, D.3 for the mean; attention pooling
+is the authors' research code's.
 
-Shapes: `B` batch, `N` patches, `T` tokens, `D` width, `A` heads, `E = D / A`, `R` width of the representation.
+Shapes: `B` batch, `N` patches, `T` tokens, `D` width, `A` heads, `E = D / A`,
+`R` width of the representation.
 """
 
 import torch
@@ -21,24 +22,27 @@ class ClassTokenPooling(nn.Module):
         super().__init__()
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Maps tokens `(B, T, D)` to `(B, D)`."""
         return tokens[:, 0]
 
 
 class MeanPooling(nn.Module):
-    """The mean of the patch tokens, `(B, T, D)` to `(B, D)`; class and register tokens are left out."""
+    """The mean of the patch tokens, `(B, T, D)` to `(B, D)`, without class and register tokens."""
 
     def __init__(self, config):
         super().__init__()
         self.num_prefix_tokens = config.num_prefix_tokens
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Maps tokens `(B, T, D)` to `(B, D)`."""
         return tokens[:, self.num_prefix_tokens :].mean(dim=1)
 
 
 class AttentionPooling(nn.Module):
-    """Multi-head attention pooling, `(B, T, D)` to `(B, D)`: one learned probe attends to the patch tokens.
+    """Multi-head attention pooling, `(B, T, D)` to `(B, D)`.
 
-    The probe is not added back; an MLP behind a LayerNorm is.
+    One learned probe attends to the patch tokens. It is not added back; an MLP behind a LayerNorm
+    is.
     """
 
     def __init__(self, config):
@@ -55,9 +59,11 @@ class AttentionPooling(nn.Module):
         self.mlp = VisionTransformerMLP(config)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Maps tokens `(B, T, D)` to `(B, D)`."""
         patches = tokens[:, self.num_prefix_tokens :]  # (B, N, D)
-        query = self._heads(self.q_proj(self.probe)).expand(patches.shape[0], -1, -1, -1)  # (B, A, 1, E)
-        key, value = self._heads(self.k_proj(patches)), self._heads(self.v_proj(patches))  # (B, A, N, E)
+        probe = self.probe.expand(patches.shape[0], -1, -1)
+        query, key, value = self.q_proj(probe), self.k_proj(patches), self.v_proj(patches)
+        query, key, value = self._heads(query), self._heads(key), self._heads(value)  # (B, A, N, E)
         pooled = nn.functional.scaled_dot_product_attention(query, key, value)
         pooled = self.o_proj(pooled.transpose(1, 2).flatten(2)).squeeze(1)  # (B, D)
         return pooled + self.mlp(self.layernorm(pooled))
@@ -78,24 +84,31 @@ class NoPooling(nn.Module):
         super().__init__()
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Returns the tokens `(B, T, D)`."""
         return tokens
 
 
-POOLINGS = {"cls": ClassTokenPooling, "gap": MeanPooling, "map": AttentionPooling, "none": NoPooling}
+POOLINGS = {
+    "cls": ClassTokenPooling,
+    "gap": MeanPooling,
+    "map": AttentionPooling,
+    "none": NoPooling,
+}
 
 
 class VisionTransformerPooler(nn.Module):
-    """Pooling, then the norm of the pooled vector and the tanh representation layer where configured."""
+    """Pooling, then where configured the norm of the pooled vector and the tanh layer."""
 
     def __init__(self, config):
         super().__init__()
-        width, representation = config.hidden_size, config.representation_size
+        width, eps = config.hidden_size, config.layer_norm_eps
+        representation = config.representation_size
         self.pooling = POOLINGS[config.pooling](config)
         pooled_norm = config.final_norm == "pooled"
-        self.layernorm = nn.LayerNorm(width, eps=config.layer_norm_eps) if pooled_norm else nn.Identity()
-        self.representation = nn.Linear(width, representation) if representation is not None else None
+        self.layernorm = nn.LayerNorm(width, eps=eps) if pooled_norm else nn.Identity()
+        self.representation = None if representation is None else nn.Linear(width, representation)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Maps tokens `(B, T, D)` to the representation `(B, R)`, where R is D without a representation layer."""
+        """Maps tokens `(B, T, D)` to the representation `(B, R)`; R is D without the tanh layer."""
         pooled = self.layernorm(self.pooling(tokens))
         return pooled if self.representation is None else self.representation(pooled).tanh()

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Position embeddings: learned 1-D and 2-D, relative, fixed sine-cosine, none (table 8, D.4).
 
-Learned tables belong to the native grid and are interpolated in 2-D, by their place in the image, for
-any other grid (section 3.2). Grids are `(rows, columns)`; a square root of a count appears nowhere.
+Learned tables belong to the native grid and are interpolated in 2-D, by their place in the image,
+for any other grid (section 3.2). Grids are `(rows, columns)`; a square root of a count appears
+nowhere.
 
-Shapes: `B` batch, `N` patches, `P` prefix tokens, `T = P + N` tokens, `D` width, `A` heads, `E = D / A`.
+Shapes: `B` batch, `N` patches, `P` prefix tokens, `T = P + N` tokens, `D` width, `A` heads,
+`E = D / A`.
 """
 
 import torch
@@ -31,7 +33,7 @@ def resize_table(
         interpolation: a key of `INTERPOLATIONS`.
 
     Returns:
-        `(new rows * new columns, D)` in the dtype of `table`; `table` itself where the grids are equal.
+        `(new rows * new columns, D)` in the dtype of `table`; `table` itself for equal grids.
     """
     if tuple(old) == tuple(new):
         return table
@@ -50,13 +52,15 @@ class NoPosition(nn.Module):
         self.interpolation = config.interpolation
         self.initializer_range = config.initializer_range
 
-    def add_to(self, tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-        """Adds the position embeddings of `grid` to `tokens` `(B, T, D)`."""
-        return tokens
+    def forward(
+        self, tokens: torch.Tensor, grid: tuple[int, int]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Returns `tokens` `(B, T, D)` with the positions of `grid`, and their relative keys.
 
-    def relative_keys(self, grid: tuple[int, int]) -> torch.Tensor | None:
-        """Returns the keys `(2N - 1, E)` of the offsets `1 - N ... N - 1` of `grid`; `None` for absolute positions."""
-        return None
+        The keys `(2N - 1, E)` are those of the offsets `1 - N ... N - 1`, and `None` for absolute
+        positions.
+        """
+        return tokens, None
 
     def resize(self, grid: tuple[int, int]):
         """Makes `grid` the native one, in place."""
@@ -79,16 +83,21 @@ class Learned1D(NoPosition):
         super().__init__(config)
         self.covers_prefix = bool(config.prefix_position_embedding)
         num_prefix = self.num_prefix_tokens if self.covers_prefix else 0
-        self.table = nn.Parameter(torch.zeros(1, num_prefix + config.num_patches, config.hidden_size))
+        self.table = nn.Parameter(
+            torch.zeros(1, num_prefix + config.num_patches, config.hidden_size)
+        )
 
-    def add_to(self, tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    def forward(
+        self, tokens: torch.Tensor, grid: tuple[int, int]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """See `NoPosition`."""
         table = self.table_for(grid)
         if not self.covers_prefix:
             table = nn.functional.pad(table, (0, 0, self.num_prefix_tokens, 0))  # (1, T, D)
-        return tokens + table
+        return tokens + table, None
 
     def table_for(self, grid: tuple[int, int]) -> torch.Tensor:
-        """Returns the table `(1, [P +] N, D)` for `grid`: as stored at the native grid, interpolated elsewhere."""
+        """Returns the table `(1, [P +] N, D)` for `grid`, as stored for the native one."""
         if grid == self.grid:
             return self.table
         num_prefix = self.num_prefix_tokens if self.covers_prefix else 0
@@ -97,6 +106,7 @@ class Learned1D(NoPosition):
         return torch.cat([prefix, patches]).unsqueeze(0)
 
     def resize(self, grid: tuple[int, int]):
+        """Makes `grid` the native one, in place."""
         self._replace("table", self.table_for(grid))
         super().resize(grid)
 
@@ -110,20 +120,25 @@ class Learned2D(NoPosition):
         self.column_table = nn.Parameter(torch.zeros(columns, config.hidden_size // 2))
         self.row_table = nn.Parameter(torch.zeros(rows, config.hidden_size // 2))
 
-    def add_to(self, tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    def forward(
+        self, tokens: torch.Tensor, grid: tuple[int, int]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """See `NoPosition`."""
         column_table, row_table = self.tables_for(grid)
         x = column_table[None].expand(grid[0], -1, -1)  # (rows, columns, D / 2)
         y = row_table[:, None].expand(-1, grid[1], -1)
         table = torch.cat([x, y], dim=-1).flatten(0, 1)  # (N, D)
-        return tokens + nn.functional.pad(table, (0, 0, self.num_prefix_tokens, 0))
+        return tokens + nn.functional.pad(table, (0, 0, self.num_prefix_tokens, 0)), None
 
     def tables_for(self, grid: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns the column table `(columns, D / 2)` and the row table `(rows, D / 2)` for `grid`."""
-        (rows, columns), how = self.grid, self.interpolation
-        column_table = resize_table(self.column_table, (1, columns), (1, grid[1]), interpolation=how)
-        return column_table, resize_table(self.row_table, (rows, 1), (grid[0], 1), interpolation=how)
+        """Returns the column table `(columns, D / 2)` and the row table `(rows, D / 2)`."""
+        old, how = self.grid, self.interpolation
+        columns = resize_table(self.column_table, (1, old[1]), (1, grid[1]), interpolation=how)
+        rows = resize_table(self.row_table, (old[0], 1), (grid[0], 1), interpolation=how)
+        return columns, rows
 
     def resize(self, grid: tuple[int, int]):
+        """Makes `grid` the native one, in place."""
         column_table, row_table = self.tables_for(grid)
         self._replace("column_table", column_table)
         self._replace("row_table", row_table)
@@ -133,8 +148,9 @@ class Learned2D(NoPosition):
 class Relative1D(NoPosition):
     """A learned key per 1-D offset between two patches in raster order (D.4).
 
-    The query meets this key as it meets the other patch's, and the product is added to the attention logits. The
-    heads share the keys. Pairs with a class or register token have no offset and get no bias.
+    The query meets this key as it meets the other patch's, and the product is added to the
+    attention logits. The heads share the keys. Pairs with a class or register token have no offset
+    and get no bias.
     """
 
     def __init__(self, config):
@@ -142,11 +158,18 @@ class Relative1D(NoPosition):
         head_dim = config.hidden_size // config.num_attention_heads
         self.keys = nn.Parameter(torch.zeros(2 * config.num_patches - 1, head_dim))
 
-    def relative_keys(self, grid: tuple[int, int]) -> torch.Tensor:
+    def forward(
+        self, tokens: torch.Tensor, grid: tuple[int, int]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """See `NoPosition`."""
+        return tokens, self.keys_for(grid)
+
+    def keys_for(self, grid: tuple[int, int]) -> torch.Tensor:
+        """Returns the keys `(2N - 1, E)` for `grid`, as stored for the native one."""
         if grid == self.grid:
             return self.keys
-        # Lay the keys out by displacement (rows, columns), resize that image, and read every offset of the new grid
-        # at the displacement that most pairs of patches with this offset have.
+        # Lay the keys out by displacement (rows, columns), resize that image, and read every offset
+        # of the new grid at the displacement that most pairs of patches with this offset have.
         by_displacement = self.keys[self._displacement_offsets()]
         old, new = ((2 * rows - 1, 2 * columns - 1) for rows, columns in (self.grid, grid))
         by_displacement = resize_table(by_displacement, old, new, interpolation=self.interpolation)
@@ -161,31 +184,40 @@ class Relative1D(NoPosition):
     def _commonest_displacements(self, grid: tuple[int, int]) -> torch.Tensor:
         rows, columns = grid
         offset = torch.arange(1 - rows * columns, rows * columns, device=self.keys.device)
-        # |right| <= columns / 2 maximises (rows - |down|) * (columns - |right|), but for the first and last row.
-        down = (offset.abs() + columns // 2).div(columns, rounding_mode="floor").clamp(max=rows - 1) * offset.sign()
+        # |right| <= columns / 2 maximises (rows - |down|) * (columns - |right|), but for the first
+        # and last row.
+        down = (offset.abs() + columns // 2).div(columns, rounding_mode="floor")
+        down = down.clamp(max=rows - 1) * offset.sign()
         right = offset - down * columns
         return (down + rows - 1) * (2 * columns - 1) + right + columns - 1
 
     def resize(self, grid: tuple[int, int]):
-        self._replace("keys", self.relative_keys(grid))
+        """Makes `grid` the native one, in place."""
+        self._replace("keys", self.keys_for(grid))
         super().resize(grid)
 
 
 class SinCos2D(NoPosition):
-    """Fixed sines and cosines of column and row, in the order of the authors' research code; nothing is stored.
+    """Fixed sines and cosines of column and row, in the order of the authors' research code.
 
-    A function of the grid at hand, so there is nothing to interpolate.
+    A function of the grid at hand, so nothing is stored and there is nothing to interpolate.
     """
 
-    def add_to(self, tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-        num_frequencies = tokens.shape[-1] // 4
-        exponent = torch.arange(num_frequencies, device=tokens.device, dtype=torch.float32) / (num_frequencies - 1)
+    def forward(
+        self, tokens: torch.Tensor, grid: tuple[int, int]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """See `NoPosition`."""
+        num_frequencies, like = (
+            tokens.shape[-1] // 4,
+            {"device": tokens.device, "dtype": torch.float32},
+        )
+        exponent = torch.arange(num_frequencies, **like) / (num_frequencies - 1)
         frequency = 10_000.0**-exponent
-        rows, columns = (torch.arange(side, device=tokens.device, dtype=torch.float32) for side in grid)
+        rows, columns = (torch.arange(side, **like) for side in grid)
         y, x = torch.meshgrid(rows, columns, indexing="ij")
         x, y = x.flatten()[:, None] * frequency, y.flatten()[:, None] * frequency  # (N, D / 4)
         table = torch.cat([x.sin(), x.cos(), y.sin(), y.cos()], dim=-1).to(tokens.dtype)  # (N, D)
-        return tokens + nn.functional.pad(table, (0, 0, self.num_prefix_tokens, 0))
+        return tokens + nn.functional.pad(table, (0, 0, self.num_prefix_tokens, 0)), None
 
 
 POSITIONS = {
@@ -217,32 +249,33 @@ def relative_bias(query: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
 
 
 class Positions(nn.ModuleList):
-    """The position embeddings of a model by encoder layer: at the stem, at every layer, or one shared by all."""
+    """The position embeddings of a model: at the stem, at every layer, or one shared by all."""
 
     def __init__(self, config):
-        own_tables = config.num_hidden_layers if config.position_embedding_placement == "every_layer" else 1
-        super().__init__(POSITIONS[config.position_embedding](config) for _ in range(own_tables))
         self.placement = config.position_embedding_placement
+        num_own = config.num_hidden_layers if self.placement == "every_layer" else 1
+        super().__init__(POSITIONS[config.position_embedding](config) for _ in range(num_own))
 
     def at(self, layer: int) -> NoPosition | None:
         """Returns the embedding that enters before encoder layer `layer`, or `None`."""
         return {
             "stem": self[0] if layer == 0 else None,
-            "every_layer": self[layer] if layer < len(self) else None,
+            "every_layer": self[layer % len(self)],
             "every_layer_shared": self[0],
         }[self.placement]
 
-    def add_to(self, tokens: torch.Tensor, grid: tuple[int, int], *, layer: int) -> torch.Tensor:
-        """Adds what enters before encoder layer `layer` to `tokens` `(B, T, D)`."""
+    def forward(
+        self, tokens: torch.Tensor, grid: tuple[int, int], *, layer: int
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Returns tokens and relative keys for encoder layer `layer`, see `NoPosition`."""
         position = self.at(layer)
-        return tokens if position is None else position.add_to(tokens, grid)
+        return (tokens, None) if position is None else position(tokens, grid)
 
-    def relative_keys(self, grid: tuple[int, int], *, layer: int) -> torch.Tensor | None:
-        """Returns the relative keys of encoder layer `layer`, see `Relative1D`, or `None`."""
-        position = self.at(layer)
-        return None if position is None else position.relative_keys(grid)
+    def add_to(self, tokens: torch.Tensor, grid: tuple[int, int], *, layer: int) -> torch.Tensor:
+        """Returns `tokens` `(B, T, D)` as they enter encoder layer `layer`."""
+        return self(tokens, grid, layer=layer)[0]
 
     def resize(self, grid: tuple[int, int]):
         """Makes `grid` the native one of every table, in place."""
         for position in self:
-            position.resize(grid)
+            position.resize(grid)  # pyright: ignore[reportCallIssue]

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The main job in miniature, on a folder of images: all that it writes hangs together."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from transformers import AutoModelForImageClassification, pipeline
+
+from vit_hf.cli import main
+from vit_hf.cli.quickstart import Arguments
+from vit_hf.experiment import small_config
+
+MINIATURE = [
+    "--hidden_size",
+    "32",
+    "--num_hidden_layers",
+    "2",
+    "--per_device_train_batch_size",
+    "8",
+]
+MINIATURE += [
+    "--pretrain_epochs",
+    "1",
+    "--num_train_epochs",
+    "3",
+    "--image_size",
+    "16",
+    "--seed",
+    "1",
+]
+
+
+def make_folder(folder, *, per_class: int):
+    generator = np.random.default_rng(0)
+    for name, color in {"blue": (40, 40, 220), "red": (220, 40, 40)}.items():
+        (folder / name).mkdir(parents=True)
+        for index in range(per_class):
+            pixels = np.clip(generator.normal(color, 25, (20, 26, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{index}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    root = tmp_path_factory.mktemp("quickstart")
+    folder = make_folder(root / "colors", per_class=15)
+    assert (
+        main(
+            [
+                "quickstart",
+                "--dataset_name",
+                str(folder),
+                "--output_dir",
+                str(root / "out"),
+                *MINIATURE,
+            ]
+        )
+        == 0
+    )
+    return root / "out", json.loads((root / "out" / "results.json").read_text())
+
+
+def test_results_hold_what_they_should(finished):
+    output_dir, results = finished
+    assert {
+        "accuracy",
+        "accuracy_from_scratch",
+        "num_test_images",
+        "seconds",
+        "seed",
+        "versions",
+    } <= set(results)
+    assert (
+        results["num_test_images"] == 6
+        and results["num_train_images"] == 24
+        and results["seed"] == 1
+    )
+    assert results["gain"] == results["accuracy"] - results["accuracy_from_scratch"]
+    assert results["accuracy"] == 1.0  # red and blue
+    assert results["checkpoint"] == str(output_dir / "checkpoint")
+
+
+def test_it_was_reopened_without_the_package(finished):
+    _, results = finished
+    assert results["reopened"]["vit_hf_is_imported"] is False
+    assert results["reopened"]["predictions"] == results["reopened"]["labels"]
+
+
+def test_the_checkpoint_classifies_through_a_pipeline(finished):
+    output_dir, _ = finished
+    model = AutoModelForImageClassification.from_pretrained(output_dir / "checkpoint")
+    assert model.config.image_hw == (16, 16) and set(model.config.id2label.values()) == {
+        "blue",
+        "red",
+    }
+    classify = pipeline("image-classification", model=str(output_dir / "checkpoint"))
+    assert classify(Image.new("RGB", (30, 30), (210, 50, 40)))[0]["label"] == "red"
+
+
+def test_card_and_pictures_are_written(finished):
+    output_dir, results = finished
+    card = (output_dir / "checkpoint" / "README.md").read_text()
+    assert f"{100 * results['accuracy']:.2f} %" in card and "seed | 1" in card
+    for name in ("masked_prediction", "position_similarity", "attention_rollout"):
+        with Image.open(output_dir / "figures" / f"{name}.png") as picture:
+            assert min(picture.size) > 200 and len(picture.convert("L").getcolors(65536)) > 50
+        assert f"({name}.png)" in card and (output_dir / "checkpoint" / f"{name}.png").is_file()
+
+
+def test_finetuning_started_from_the_pretrained_weights_at_twice_the_size(finished):
+    output_dir, _ = finished
+    pretraining = json.loads((output_dir / "pretraining" / "config.json").read_text())
+    checkpoint = json.loads((output_dir / "checkpoint" / "config.json").read_text())
+    assert pretraining["image_size"] == [8, 8] and checkpoint["image_size"] == 16
+    assert pretraining["patch_size"] == checkpoint["patch_size"]
+
+
+def test_the_network_is_the_one_asked_for():
+    config = small_config(Arguments(hidden_size=64, num_hidden_layers=3), ["a", "b", "c"])
+    assert (config.hidden_size, config.num_hidden_layers, config.intermediate_size) == (64, 3, 256)
+    assert config.id2label == {0: "a", 1: "b", 2: "c"} and config.label2id["c"] == 2

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line, `vit-hf VERB [arguments]`: words to calls, one file per verb.
+
+A verb's file holds a dataclass `Arguments`, whose fields are the flags, and `run(arguments)`, which
+imports what it needs: reading `--help` loads no torch. A field that is not given to the dataclass's
+constructor, `field(init=False, metadata={"help": ...})`, is a word without a flag.
+"""
+
+import dataclasses
+import difflib
+import importlib
+import re
+import sys
+
+VERBS = {
+    "quickstart": "the whole life of a ViT on real images, in minutes on a CPU",
+    "convert": "move a checkpoint between vit_hf, transformers, timm and the authors' JAX files",
+}
+USAGE = """usage: vit-hf VERB [arguments]
+
+verbs:
+{verbs}
+
+`vit-hf VERB --help` lists a verb's arguments; `vit-hf --version` prints the version."""
+
+
+def main(words: list[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        words: the words after `vit-hf`; `None` takes them from the command line.
+
+    Returns:
+        The exit status: 0, or 2 for words that are not understood and input that is refused.
+    """
+    words = sys.argv[1:] if words is None else words
+    if not words or words[0] in ("-h", "--help"):
+        print(
+            USAGE.format(
+                verbs="\n".join(f"  {verb:12}{summary}" for verb, summary in VERBS.items())
+            )
+        )
+        return 0 if words else 2
+    if words[0] == "--version":
+        print(importlib.import_module("vit_hf.version").__version__)
+        return 0
+    if words[0] not in VERBS:
+        return fail(
+            f"got the verb {words[0]!r}, allowed: {', '.join(VERBS)}.{nearest(words[0], VERBS)}"
+        )
+    verb = importlib.import_module(f"vit_hf.cli.{words[0]}")
+    try:
+        return verb.run(parse(verb, words)) or 0
+    except (ValueError, OSError) as error:
+        return fail(f"vit-hf {words[0]}: {error}")
+
+
+def parse(verb, words: list[str]):
+    """Turns a verb and its words into the verb's `Arguments`.
+
+    Raises:
+        SystemExit: after `--help`, and for a flag or value that is not allowed, with the nearest
+            that is.
+    """
+    from transformers import HfArgumentParser
+
+    parser = HfArgumentParser(
+        verb.Arguments, prog=f"vit-hf {words[0]}", description=verb.__doc__, allow_abbrev=False
+    )
+    parser.error = lambda message: sys.exit(fail(f"{parser.prog}: {with_nearest(message)}"))
+    for field in dataclasses.fields(verb.Arguments):
+        if not field.init:
+            parser.add_argument(field.name, help=field.metadata["help"])
+    arguments, *positionals, unknown = parser.parse_args_into_dataclasses(
+        words[1:], return_remaining_strings=True, look_for_args_file=False
+    )
+    if unknown:
+        flags = [flag for action in parser._actions for flag in action.option_strings]
+        flag = next((word for word in unknown if word.startswith("-")), unknown[0]).split("=")[0]
+        parser.error(
+            f"got {flag!r}, which is no flag of it.{nearest(flag, flags)} `--help` lists its flags"
+        )
+    for namespace in positionals:
+        for name, value in vars(namespace).items():
+            setattr(arguments, name, value)
+    return arguments
+
+
+def with_nearest(message: str) -> str:
+    """Adds the nearest choice to argparse's message about a value that is none of its choices."""
+    choice = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
+    return message + nearest(choice[1], re.findall(r"[\w.-]+", choice[2])) if choice else message
+
+
+def nearest(word: str, allowed) -> str:
+    """Returns " Did you mean 'x'?" for the allowed word that is most like `word`, or an empty
+    string.
+    """
+    matches = difflib.get_close_matches(word, list(allowed), n=1)
+    return f" Did you mean {matches[0]!r}?" if matches else ""
+
+
+def fail(message: str) -> int:
+    """Prints an error and returns the exit status of one."""
+    print(message, file=sys.stderr)
+    return 2

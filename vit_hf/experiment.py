@@ -1,0 +1,359 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Assembly: the one file that knows all rooms, and puts them together to experiments.
+
+`quickstart` is the paper's life of a ViT in small: self-supervised pre-training (B.1.2),
+fine-tuning at a higher resolution with interpolated positions and a fresh zero head (3.2), against
+training from scratch.
+"""
+
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from datasets import DatasetDict
+from matplotlib.figure import Figure
+from transformers import TrainingArguments, set_seed
+
+from . import (
+    VisionTransformerConfig,
+    VisionTransformerForImageClassification,
+    VisionTransformerForMaskedPatchPrediction,
+)
+from .data import ImageTransform, MaskedPatchCollator, collate_images, load_images, normalize
+from .evaluation import accuracy, predicted_classes
+from .hub import export_checkpoint, render_card
+from .inspection import (
+    attention_rollout,
+    draw_attention_rollout,
+    draw_masked_prediction,
+    draw_position_similarity,
+)
+from .training import VisionTransformerTrainer
+
+WARMUP_SHARE = (
+    0.1  # of the steps of a small run; the paper's 10,000 steps are as many of its longest
+)
+WEIGHT_DECAY = 0.1  # table 3
+CROP_AREA = 0.6  # at fine-tuning, an Inception crop that leaves a digit readable
+PRETRAIN_CROP_AREA = 0.2  # small crops show details at the scale that the higher resolution will
+NUM_PICTURES = 8  # in each figure
+VERSIONS_OF = ("vit_hf", "transformers", "torch", "datasets", "accelerate", "huggingface-hub")
+
+REOPEN = """
+import json, sys
+from transformers import AutoModelForImageClassification, pipeline
+folder, *images = sys.argv[1:]
+model = AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=True)
+classify = pipeline("image-classification", model=folder, trust_remote_code=True, top_k=1)
+print(json.dumps({
+    "num_parameters": model.num_parameters(), "vit_hf_is_imported": "vit_hf" in sys.modules,
+    "predictions": [top[0]["label"] for top in classify(images)],
+}))
+"""
+
+
+def quickstart(settings) -> dict:
+    """Runs the life of a small ViT and writes everything that comes of it.
+
+    Args:
+        settings: the flags of `vit-hf quickstart`, see `vit_hf.cli.quickstart.Arguments`.
+
+    Returns:
+        What `results.json` in the output folder holds.
+    """
+    clock = Clock()
+    output_dir = Path(settings.output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    images = load_images(
+        settings.dataset_name,
+        seed=settings.seed,
+        image_column=settings.image_column,
+        label_column=settings.label_column,
+    )
+    config = small_config(settings, images["train"].features["label"].names)
+    say(f"{len(images['train'])} training images, {len(images['test'])} test images")
+
+    say("1/6  pre-training by masked patch prediction, without labels, at half the resolution")
+    pretrained, pretraining_loss = pretrain_masked_patches(
+        config, images, settings, output_dir / "pretraining"
+    )
+    clock.lap("pretraining")
+
+    say("2/6  fine-tuning at twice the resolution: interpolated positions, a fresh zero head")
+    model = VisionTransformerForImageClassification.from_pretrained(
+        pretrained, image_size=settings.image_size, id2label=config.id2label
+    )
+    finetuned = finetune(model, images, settings, output_dir / "finetuning")
+    clock.lap("finetuning")
+
+    say("3/6  the control: the same network from scratch, with the same steps")
+    set_seed(settings.seed)
+    from_scratch = VisionTransformerForImageClassification(config)
+    control = finetune(from_scratch, images, settings, output_dir / "from_scratch")
+    clock.lap("from_scratch")
+
+    say("4/6  evaluating both on the test images")
+    results = {
+        **describe(settings, config, images),
+        "num_parameters": model.num_parameters(),
+        "num_finetuning_steps": finetuned.state.global_step,
+        "pretraining_test_loss": pretraining_loss,
+        "accuracy": finetuned.evaluate()["eval_accuracy"],
+        "accuracy_from_scratch": control.evaluate()["eval_accuracy"],
+    }
+    results["gain"] = results["accuracy"] - results["accuracy_from_scratch"]
+
+    say("5/6  writing the checkpoint and the pictures")
+    checkpoint = export_checkpoint(model, output_dir / "checkpoint")
+    pictures = draw_pictures(pretrained, model, images, output_dir / "figures")
+
+    say("6/6  opening the checkpoint in a fresh process, without this package")
+    results["checkpoint"] = str(checkpoint)
+    results["reopened"] = reopen(checkpoint, images, output_dir / "samples")
+    results |= {"seconds": clock.seconds(), "seconds_by_phase": clock.laps}
+    write_results(results, output_dir, config=model.config, pictures=pictures)
+    return results
+
+
+def describe(settings, config: VisionTransformerConfig, images: DatasetDict) -> dict:
+    """Describes a run: what it ran on, with which settings, command and versions."""
+    dataset = settings.dataset_name or "scikit-learn digits"
+    return {
+        "model_name": f"ViT {config.hidden_size}x{config.num_hidden_layers} on {dataset}",
+        "dataset": dataset,
+        "num_train_images": len(images["train"]),
+        "num_test_images": len(images["test"]),
+        "seed": settings.seed,
+        "settings": asdict(settings),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "versions": {name: version(name) for name in VERSIONS_OF},
+    }
+
+
+def write_results(results: dict, output_dir: Path, *, config, pictures: dict[str, str]):
+    """Writes `results.json`, copies it and the pictures beside the checkpoint, and prints a summary."""
+    checkpoint = Path(results["checkpoint"])
+    (output_dir / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    for file in (
+        output_dir / "results.json",
+        *(output_dir / "figures" / name for name in pictures),
+    ):
+        shutil.copyfile(file, checkpoint / file.name)
+    render_card(checkpoint, results, config=config, pictures=pictures)
+    reopened = results["reopened"]
+    pairs = zip(reopened["predictions"], reopened["labels"], strict=True)
+    say(
+        f"\naccuracy      {results['accuracy']:.2%} of {results['num_test_images']} test images\n"
+        f"from scratch  {results['accuracy_from_scratch']:.2%} with the same steps, "
+        f"so a gain of {100 * results['gain']:+.2f} points\n"
+        f"re-opened     {sum(a == b for a, b in pairs)} of {len(reopened['labels'])} samples "
+        "right through pipeline() in a fresh process\n"
+        f"took          {results['seconds']:.0f} s\n"
+        f"checkpoint    {checkpoint}\n"
+        f"pictures      {output_dir / 'figures'}\n"
+        f"results       {output_dir / 'results.json'}"
+    )
+
+
+class Clock:
+    """The seconds that each phase of a run takes."""
+
+    def __init__(self):
+        self.started = self.lapped = time.perf_counter()
+        self.laps = {}
+
+    def lap(self, name: str):
+        """Ends a phase."""
+        now = time.perf_counter()
+        self.laps[name], self.lapped = now - self.lapped, now
+
+    def seconds(self) -> float:
+        """Returns the seconds since the start."""
+        return time.perf_counter() - self.started
+
+
+def small_config(settings, names: list[str]) -> VisionTransformerConfig:
+    """Returns the configuration of the quickstart's network, with the classes' names."""
+    id2label = dict(enumerate(names))
+    return VisionTransformerConfig(
+        image_size=settings.image_size,
+        patch_size=settings.patch_size,
+        hidden_size=settings.hidden_size,
+        num_hidden_layers=settings.num_hidden_layers,
+        num_attention_heads=max(1, settings.hidden_size // 32),
+        intermediate_size=4 * settings.hidden_size,
+        id2label=id2label,
+        label2id={name: label for label, name in id2label.items()},
+    )
+
+
+def training_arguments(
+    settings, output_dir: Path, *, num_epochs: float, num_images: int, **overrides
+) -> TrainingArguments:
+    """Returns transformers' arguments of a small run: AdamW, warm-up, cosine, clip 1 (table 3's
+    ImageNet row).
+    """
+    num_steps = num_epochs * -(-num_images // settings.per_device_train_batch_size)
+    return TrainingArguments(
+        output_dir=str(output_dir),
+        num_train_epochs=num_epochs,
+        per_device_train_batch_size=settings.per_device_train_batch_size,
+        per_device_eval_batch_size=4 * settings.per_device_train_batch_size,
+        lr_scheduler_type="cosine",
+        warmup_steps=int(WARMUP_SHARE * num_steps),
+        weight_decay=WEIGHT_DECAY,
+        adam_beta2=0.999,
+        max_grad_norm=1.0,
+        seed=settings.seed,
+        save_strategy="no",
+        logging_strategy="no",
+        report_to="none",
+        remove_unused_columns=False,
+        dataloader_num_workers=0 if settings.dataset_name is None else 2,
+        dataloader_pin_memory=torch.accelerator.is_available(),
+        **overrides,
+    )
+
+
+def pretrain_masked_patches(
+    config: VisionTransformerConfig, images: DatasetDict, settings, output_dir: Path
+) -> tuple[Path, float]:
+    """Pre-trains by masked patch prediction at half the resolution of `config`.
+
+    Returns:
+        The folder of the checkpoint, and the loss on the test images with fixed masks.
+    """
+    set_seed(settings.seed)
+    height, width = config.image_hw
+    config = VisionTransformerConfig(
+        **{**config.to_dict(), "image_size": (height // 2, width // 2)}
+    )
+    trainer = VisionTransformerTrainer(
+        model=VisionTransformerForMaskedPatchPrediction(config),
+        args=training_arguments(
+            settings,
+            output_dir,
+            num_epochs=settings.pretrain_epochs,
+            num_images=len(images["train"]),
+            learning_rate=settings.pretrain_learning_rate,
+            label_names=["bool_masked_pos"],  # what makes the model return a loss
+            prediction_loss_only=True,
+        ),
+        train_dataset=images["train"].with_transform(
+            ImageTransform(config.image_hw, crop_area=PRETRAIN_CROP_AREA, flip=settings.flip)
+        ),
+        eval_dataset=images["test"].with_transform(ImageTransform(config.image_hw)),
+        data_collator=MaskedPatchCollator(config),
+    )
+    trainer.train()
+    trainer.data_collator = MaskedPatchCollator(config, fixed=True)
+    loss = trainer.evaluate()["eval_loss"]
+    trainer.model.save_pretrained(output_dir)
+    return output_dir, loss
+
+
+def finetune(
+    model: VisionTransformerForImageClassification, images: DatasetDict, settings, output_dir: Path
+) -> VisionTransformerTrainer:
+    """Fine-tunes a classifier, every weight of it, and returns its trainer, whose `evaluate` gives
+    the accuracy.
+    """
+    image_hw = model.config.image_hw
+    set_seed(settings.seed)
+    trainer = VisionTransformerTrainer(
+        model=model,
+        args=training_arguments(
+            settings,
+            output_dir,
+            num_epochs=settings.num_train_epochs,
+            num_images=len(images["train"]),
+            learning_rate=settings.learning_rate,
+        ),
+        train_dataset=images["train"].with_transform(
+            ImageTransform(image_hw, crop_area=CROP_AREA, flip=settings.flip)
+        ),
+        eval_dataset=images["test"].with_transform(ImageTransform(image_hw)),
+        data_collator=collate_images,
+        compute_metrics=accuracy,
+        preprocess_logits_for_metrics=predicted_classes,
+    )
+    trainer.train()
+    return trainer
+
+
+@torch.no_grad()
+def draw_pictures(pretrained: Path, model, images: DatasetDict, folder: Path) -> dict[str, str]:
+    """Draws the pictures of a quickstart to `folder`; returns their captions by file name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = images["test"].select(range(min(NUM_PICTURES, len(images["test"]))))
+    predictor = VisionTransformerForMaskedPatchPrediction.from_pretrained(pretrained)
+    transformed = list(rows.with_transform(ImageTransform(predictor.config.image_hw)))
+    batch = MaskedPatchCollator(predictor.config, fixed=True)(transformed)
+    batch["pixel_values"] = normalize(batch["pixel_values"])
+    prediction = predictor(**batch).to_picture(predictor.config.image_hw)
+    captions = {
+        "masked_prediction.png": "Test images, the patches that were corrupted, what was predicted.",
+        "position_similarity.png": "Cosine similarity of the fine-tuned position embeddings.",
+        "attention_rollout.png": "Attention rollout on test images.",
+    }
+    save(
+        draw_masked_prediction(
+            batch["pixel_values"],
+            prediction,
+            bool_masked_pos=batch["bool_masked_pos"],
+            grid=predictor.config.grid,
+        ),
+        folder / "masked_prediction.png",
+    )
+    save(draw_position_similarity(model), folder / "position_similarity.png")
+    batch = collate_images(list(rows.with_transform(ImageTransform(model.config.image_hw))))
+    pixels = normalize(batch["pixel_values"])
+    outputs = model.eval()(pixels.to(model.device), output_attentions=True)
+    rollout = attention_rollout(outputs.attentions, config=model.config, grid=model.config.grid)
+    names = model.config.id2label
+    titles = [
+        names[predicted] if predicted == label else f"{names[predicted]} (is {names[label]})"
+        for predicted, label in zip(
+            outputs.logits.argmax(-1).tolist(), batch["labels"].tolist(), strict=True
+        )
+    ]
+    save(draw_attention_rollout(pixels, rollout, titles=titles), folder / "attention_rollout.png")
+    return captions
+
+
+def reopen(checkpoint: Path, images: DatasetDict, folder: Path) -> dict:
+    """Opens an exported checkpoint with the Auto classes in a fresh process and classifies through
+    `pipeline`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = images["test"].select(range(min(NUM_PICTURES, len(images["test"]))))
+    files = []
+    for index, image in enumerate(rows["image"]):
+        files.append(str(folder / f"{index}.png"))
+        image.save(files[-1])
+    command = [sys.executable, "-c", REOPEN, str(checkpoint), *files]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ValueError(
+            f"the checkpoint {checkpoint} does not open in a fresh process:\n{done.stderr}"
+        )
+    reopened = json.loads(done.stdout.strip().splitlines()[-1])
+    names = rows.features["label"].names
+    return {**reopened, "labels": [names[label] for label in rows["label"]]}
+
+
+def save(figure: Figure, path: Path):
+    """Writes a figure to a PNG file."""
+    figure.savefig(path, dpi=150)
+
+
+def say(words: str):
+    """Prints a line of progress."""
+    print(words, flush=True)

@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Leaving the house: folders that anyone opens, and their model cards."""
+
+from .card import render_card
+from .export import default_image_processor, export_checkpoint
+
+__all__ = ["default_image_processor", "export_checkpoint", "render_card"]
