@@ -15,7 +15,7 @@ from transformers import (
     AutoModelForMaskedImageModeling,
     ViTImageProcessorPil,
 )
-from transformers.utils import is_torchvision_available
+from transformers.utils.import_utils import is_torchvision_available
 
 from .modeling.configuration_vision_transformer import VisionTransformerConfig
 from .modeling.modeling_vision_transformer import (
@@ -35,7 +35,7 @@ AutoModelForMaskedImageModeling.register(
 )
 # Some builds of transformers have no image processors without torchvision.
 with contextlib.suppress(ImportError):
-    image_processors = {"pil": ViTImageProcessorPil}
+    image_processors: dict[str, type] = {"pil": ViTImageProcessorPil}
     if is_torchvision_available():
         from transformers import ViTImageProcessor
 

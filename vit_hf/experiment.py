@@ -138,7 +138,7 @@ def describe(settings, config: VisionTransformerConfig, images: DatasetDict) -> 
 
 
 def write_results(results: dict, output_dir: Path, *, config, pictures: dict[str, str]):
-    """Writes `results.json`, copies it and the pictures beside the checkpoint, and prints a summary."""
+    """Writes `results.json`, adds it and the pictures to the checkpoint, prints a summary."""
     checkpoint = Path(results["checkpoint"])
     (output_dir / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     for file in (
@@ -197,9 +197,7 @@ def small_config(settings, names: list[str]) -> VisionTransformerConfig:
 def training_arguments(
     settings, output_dir: Path, *, num_epochs: float, num_images: int, **overrides
 ) -> TrainingArguments:
-    """Returns transformers' arguments of a small run: AdamW, warm-up, cosine, clip 1 (table 3's
-    ImageNet row).
-    """
+    """Returns transformers' arguments: AdamW, cosine, clip 1, as table 3 has for ImageNet."""
     num_steps = num_epochs * -(-num_images // settings.per_device_train_batch_size)
     return TrainingArguments(
         output_dir=str(output_dir),
@@ -235,8 +233,9 @@ def pretrain_masked_patches(
     config = VisionTransformerConfig(
         **{**config.to_dict(), "image_size": (height // 2, width // 2)}
     )
+    model = VisionTransformerForMaskedPatchPrediction(config)
     trainer = VisionTransformerTrainer(
-        model=VisionTransformerForMaskedPatchPrediction(config),
+        model=model,
         args=training_arguments(
             settings,
             output_dir,
@@ -255,16 +254,14 @@ def pretrain_masked_patches(
     trainer.train()
     trainer.data_collator = MaskedPatchCollator(config, fixed=True)
     loss = trainer.evaluate()["eval_loss"]
-    trainer.model.save_pretrained(output_dir)
+    model.save_pretrained(output_dir)
     return output_dir, loss
 
 
 def finetune(
     model: VisionTransformerForImageClassification, images: DatasetDict, settings, output_dir: Path
 ) -> VisionTransformerTrainer:
-    """Fine-tunes a classifier, every weight of it, and returns its trainer, whose `evaluate` gives
-    the accuracy.
-    """
+    """Fine-tunes every weight of a classifier; `evaluate` of the trainer gives the accuracy."""
     image_hw = model.config.image_hw
     set_seed(settings.seed)
     trainer = VisionTransformerTrainer(
@@ -294,12 +291,14 @@ def draw_pictures(pretrained: Path, model, images: DatasetDict, folder: Path) ->
     folder.mkdir(parents=True, exist_ok=True)
     rows = images["test"].select(range(min(NUM_PICTURES, len(images["test"]))))
     predictor = VisionTransformerForMaskedPatchPrediction.from_pretrained(pretrained)
-    transformed = list(rows.with_transform(ImageTransform(predictor.config.image_hw)))
+    transformed = [
+        dict(row) for row in rows.with_transform(ImageTransform(predictor.config.image_hw))
+    ]
     batch = MaskedPatchCollator(predictor.config, fixed=True)(transformed)
     batch["pixel_values"] = normalize(batch["pixel_values"])
     prediction = predictor(**batch).to_picture(predictor.config.image_hw)
     captions = {
-        "masked_prediction.png": "Test images, the patches that were corrupted, what was predicted.",
+        "masked_prediction.png": "Test images, corrupted patches, what was predicted.",
         "position_similarity.png": "Cosine similarity of the fine-tuned position embeddings.",
         "attention_rollout.png": "Attention rollout on test images.",
     }
@@ -313,7 +312,8 @@ def draw_pictures(pretrained: Path, model, images: DatasetDict, folder: Path) ->
         folder / "masked_prediction.png",
     )
     save(draw_position_similarity(model), folder / "position_similarity.png")
-    batch = collate_images(list(rows.with_transform(ImageTransform(model.config.image_hw))))
+    transformed = [dict(row) for row in rows.with_transform(ImageTransform(model.config.image_hw))]
+    batch = collate_images(transformed)
     pixels = normalize(batch["pixel_values"])
     outputs = model.eval()(pixels.to(model.device), output_attentions=True)
     rollout = attention_rollout(outputs.attentions, config=model.config, grid=model.config.grid)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every foreign checkpoint gives the numbers that its own project's code computed from it.
 
-The small set in `tests/fixtures` always runs. `VIT_HF_FIXTURES` names a folder with more of the same
-kind; `../shared/fixtures` is taken where it exists.
+The small set in `tests/fixtures` always runs. `VIT_HF_FIXTURES` names a folder with more of the
+same kind; `../shared/fixtures` is taken where it exists.
 """
 
 import json
@@ -49,7 +49,9 @@ def tolerances(path: Path) -> tuple[float, float]:
 
 def assert_near(got, expected, tolerance: float, name: str):
     got, expected = torch.as_tensor(got), torch.as_tensor(expected)
-    assert got.shape == expected.shape, f"{name}: {tuple(got.shape)}, expected {tuple(expected.shape)}"
+    assert got.shape == expected.shape, (
+        f"{name}: {tuple(got.shape)}, expected {tuple(expected.shape)}"
+    )
     difference = (got - expected).abs().max().item()
     assert difference <= tolerance, f"{name} differs by {difference:.1e}, allowed {tolerance:.0e}"
 
@@ -61,7 +63,9 @@ def set_head(model, io):
 
 @torch.no_grad()
 def run(model, images):
-    """The logits (None without a head), the pooled vector, the tokens, and the states between the blocks."""
+    """The logits (None without a head), the pooled vector, the tokens, and the states between the
+    blocks.
+    """
     encoder = getattr(model, "vit", model)
     outputs = encoder(pixels(images), output_hidden_states=True)
     logits = model.classifier(outputs.pooler_output) if encoder is not model else None
@@ -144,10 +148,15 @@ def test_timms_checkpoints(path, meta):
     for suffix in [key.removeprefix("images") for key in io.files if key.startswith("images")]:
         logits, pooled, tokens, states = run(model, io[f"images{suffix}"])
         prefix = model.config.num_prefix_tokens
-        assert_near(tokens, io[f"forward_features{suffix}"], token_tolerance, f"forward_features{suffix}")
+        assert_near(
+            tokens, io[f"forward_features{suffix}"], token_tolerance, f"forward_features{suffix}"
+        )
         assert_near(pooled, io[f"pre_logits{suffix}"], logit_tolerance, f"pre_logits{suffix}")
         assert_near(logits, io[f"logits{suffix}"], logit_tolerance, f"logits{suffix}")
-        for key, state in (("block00_patch_tokens", states[1]), ("block_last_patch_tokens_prenorm", states[-1])):
+        for key, state in (
+            ("block00_patch_tokens", states[1]),
+            ("block_last_patch_tokens_prenorm", states[-1]),
+        ):
             if key + suffix in io:
                 assert_near(state[:, prefix:], io[key + suffix], token_tolerance, key)
 
@@ -168,19 +177,29 @@ def test_transformers_checkpoints(path, meta, names):
         if f"pooler_output{suffix}" in io:
             assert_near(pooled, io[f"pooler_output{suffix}"], 1e-5, f"pooler_output{suffix}")
         if f"last_hidden_state{suffix}" in io:
-            assert_near(tokens, io[f"last_hidden_state{suffix}"], 5e-5, f"last_hidden_state{suffix}")
-        for key, state in (("embedding_output", states[0]), ("hidden_01", states[1]), ("hidden_last", states[-1])):
+            assert_near(
+                tokens, io[f"last_hidden_state{suffix}"], 5e-5, f"last_hidden_state{suffix}"
+            )
+        for key, state in (
+            ("embedding_output", states[0]),
+            ("hidden_01", states[1]),
+            ("hidden_last", states[-1]),
+        ):
             if key + suffix in io:
                 assert_near(state, io[key + suffix], 5e-5, key + suffix)
 
 
 @torch.no_grad()
 def check_reconstruction(model, io):
-    """transformers' masked image modelling is our prediction of raw pixels: the same pictures (its loss is L1)."""
+    """transformers' masked image modelling is our prediction of raw pixels: the same pictures (its
+    loss is L1).
+    """
     images, mask = pixels(io["images"]), torch.from_numpy(io["bool_masked_pos"])
     picture = model(images, bool_masked_pos=mask).to_picture()
     assert_near(picture, io["reconstruction"], 1e-5, "reconstruction")
-    assert_near(model(images).to_picture(), io["reconstruction_nomask"], 1e-5, "reconstruction_nomask")
+    assert_near(
+        model(images).to_picture(), io["reconstruction_nomask"], 1e-5, "reconstruction_nomask"
+    )
 
 
 def test_there_are_cases_of_every_family():

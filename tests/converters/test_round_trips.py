@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was read is written back: the same arrays under the same names, or the same numbers from another project."""
+"""What was read is written back: the same arrays under the same names, or the same numbers from
+another project.
+"""
 
 import json
 import os
@@ -19,8 +21,16 @@ FIXTURES = MORE if MORE.is_dir() else REPOSITORY / "tests" / "fixtures"
 
 
 def find_npz() -> list:
-    files = [path for family in ("vit_jax", "big_vision") for path in sorted((FIXTURES / family).glob("*.npz"))]
-    files = [path for path in files if not path.name.endswith(".io.npz") and path.stem != "interpolate_posembed"]
+    files = [
+        path
+        for family in ("vit_jax", "big_vision")
+        for path in sorted((FIXTURES / family).glob("*.npz"))
+    ]
+    files = [
+        path
+        for path in files
+        if not path.name.endswith(".io.npz") and path.stem != "interpolate_posembed"
+    ]
     return [pytest.param(path, id=f"{path.parent.name}-{path.stem}") for path in files]
 
 
@@ -34,9 +44,13 @@ def load_npz(path: Path, **settings):
 
 def same_file(got: Path, expected: Path):
     with np.load(got) as ours, np.load(expected) as theirs:
-        towers = [key for key in theirs.files if "params/img/cls" in theirs or key.startswith("params/")]
+        towers = [
+            key for key in theirs.files if "params/img/cls" in theirs or key.startswith("params/")
+        ]
         has_towers = any(key.startswith("params/img/") for key in theirs.files)
-        names = {key for key in theirs.files if not (has_towers and not key.startswith("params/img/"))}
+        names = {
+            key for key in theirs.files if not (has_towers and not key.startswith("params/img/"))
+        }
         assert set(ours.files) == names, towers
         for key in names:
             assert ours[key].dtype == theirs[key].dtype, key
@@ -61,8 +75,16 @@ def test_a_layout_is_written_as_asked(tmp_path):
     layout = {"prefix": "opt/target/", "names": "linen"}
     save_checkpoint(model, tmp_path / "out.npz", format="jax", layout=layout)
     with np.load(tmp_path / "out.npz") as arrays:
-        assert "opt/target/Transformer/encoderblock_0/MultiHeadDotProductAttention_0/query/kernel" in arrays
-    save_checkpoint(load_npz_again(tmp_path / "out.npz"), tmp_path / "back.npz", format="jax", layout={"prefix": "", "names": "released"})
+        assert (
+            "opt/target/Transformer/encoderblock_0/MultiHeadDotProductAttention_0/query/kernel"
+            in arrays
+        )
+    save_checkpoint(
+        load_npz_again(tmp_path / "out.npz"),
+        tmp_path / "back.npz",
+        format="jax",
+        layout={"prefix": "", "names": "released"},
+    )
     same_file(tmp_path / "back.npz", path)
 
 
@@ -99,7 +121,9 @@ def tiny(**settings):
         "patch_size": 8,
         "num_labels": 5,
     }
-    model = VisionTransformerForImageClassification(VisionTransformerConfig(**{**defaults, **settings}))
+    model = VisionTransformerForImageClassification(
+        VisionTransformerConfig(**{**defaults, **settings})
+    )
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -121,7 +145,9 @@ def same_logits(model, other, *, tolerance: float = 0.0):
 
 
 def test_ours_to_transformers_opens_with_stock_transformers(tmp_path):
-    model = tiny(id2label={0: "cat", 1: "dog"}, num_labels=2, layer_norm_eps=1e-12, image_size=(32, 48))
+    model = tiny(
+        id2label={0: "cat", 1: "dog"}, num_labels=2, layer_norm_eps=1e-12, image_size=(32, 48)
+    )
     save_checkpoint(model, tmp_path / "out", format="transformers")
     stock = AutoModelForImageClassification.from_pretrained(tmp_path / "out").eval()
     assert type(stock).__name__ == "ViTForImageClassification"
@@ -153,7 +179,10 @@ def test_masked_image_modelling_goes_both_ways(tmp_path):
     source = FIXTURES / "transformers_vit" / "mim" / "v4"
     model = load_checkpoint(source)
     save_checkpoint(model, tmp_path / "out", format="transformers")
-    stock, original = (AutoModelForMaskedImageModeling.from_pretrained(path).eval() for path in (tmp_path / "out", source))
+    stock, original = (
+        AutoModelForMaskedImageModeling.from_pretrained(path).eval()
+        for path in (tmp_path / "out", source)
+    )
     images, mask = picture(model.config), torch.arange(16).repeat(2, 1) % 3 == 0
     with torch.no_grad():
         expected = original(images, bool_masked_pos=mask).reconstruction
@@ -194,7 +223,11 @@ def test_nothing_is_left_where_writing_fails(format, tmp_path, monkeypatch):
 
     monkeypatch.setattr(saving, "write_npz", fail)
     monkeypatch.setattr(saving, "write_safetensors", fail)
-    monkeypatch.setattr(VisionTransformerForImageClassification, "save_pretrained", lambda self, path: fail(path / "x"))
+    monkeypatch.setattr(
+        VisionTransformerForImageClassification,
+        "save_pretrained",
+        lambda self, path: fail(path / "x"),
+    )
     assert arrays.write_npz is not fail
     pooling = {"jax": "cls", "big_vision": "gap"}.get(format, "cls")
     act = "gelu" if format in ("vit_hf", "transformers", "timm") else "gelu_pytorch_tanh"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The suitcase: an exported folder opens in an interpreter that cannot see this package, equal to the bit."""
+"""The suitcase: an exported folder opens where this package is not, equal to the bit."""
 
 import json
 import os
@@ -73,7 +73,7 @@ for auto_class, folder in json.loads(sys.argv[1]):
     with torch.no_grad():
         got = model(expected["pixel_values"])[0]
     assert torch.equal(got, expected["outputs"]), folder
-    if auto_class == "AutoModelForImageClassification":  # opened as another class too, and through a pipeline
+    if auto_class == "AutoModelForImageClassification":  # as another class and in pipelines too
         features = transformers.AutoModel.from_pretrained(folder, trust_remote_code=True).eval()
         with torch.no_grad():
             assert torch.equal(features(expected["pixel_values"])[0], expected["tokens"]), folder

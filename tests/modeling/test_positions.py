@@ -49,13 +49,16 @@ def test_number_of_tables(build, kind, placement):
     model = build(VisionTransformerModel, **settings_of(kind, placement))
     assert len(model.positions) == (2 if placement == "every_layer" else 1)
     sizes = {name: tuple(table.shape) for name, table in model.positions[0].named_parameters()}
-    assert sizes == {
-        "learned_1d": {"table": (1, 17, 32)},
-        "learned_2d": {"column_table": (4, 16), "row_table": (4, 16)},
-        "relative": {"keys": (31, 8)},
-        "sincos_2d": {},
-        "none": {},
-    }[kind]
+    assert (
+        sizes
+        == {
+            "learned_1d": {"table": (1, 17, 32)},
+            "learned_2d": {"column_table": (4, 16), "row_table": (4, 16)},
+            "relative": {"keys": (31, 8)},
+            "sincos_2d": {},
+            "none": {},
+        }[kind]
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS[:-1])

@@ -53,6 +53,9 @@ def main(words: list[str] | None = None) -> int:
         return verb.run(parse(verb, words)) or 0
     except (ValueError, OSError) as error:
         return fail(f"vit-hf {words[0]}: {error}")
+    except KeyboardInterrupt:
+        fail(f"vit-hf {words[0]}: stopped")
+        return 130
 
 
 def parse(verb, words: list[str]):

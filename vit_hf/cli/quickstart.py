@@ -33,12 +33,12 @@ class Arguments:
     hidden_size: int = field(default=64, metadata={"help": "Width of the model."})
     num_hidden_layers: int = field(default=6, metadata={"help": "Layers of the model."})
     pretrain_epochs: float = field(
-        default=60, metadata={"help": "Epochs of masked patch prediction."}
+        default=40, metadata={"help": "Epochs of masked patch prediction."}
     )
     num_train_epochs: float = field(
         default=20, metadata={"help": "Epochs of fine-tuning, and of the control."}
     )
-    per_device_train_batch_size: int = field(default=64, metadata={"help": "Images a step."})
+    per_device_train_batch_size: int = field(default=32, metadata={"help": "Images a step."})
     pretrain_learning_rate: float = field(
         default=2e-3, metadata={"help": "Peak learning rate of pre-training."}
     )

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The arrays of a checkpoint file, one at a time: names and shapes first, each array when asked for.
+"""The arrays of a checkpoint file, one at a time: names and shapes first, each array when asked
+for.
 
 A file is opened by what it holds, never by its name. Nothing in it is executed: pickled arrays are
-refused, and old PyTorch files are opened with `weights_only=True`. Only one array is in memory beside
-those that the caller keeps.
+refused, and old PyTorch files are opened with `weights_only=True`. Only one array is in memory
+beside those that the caller keeps.
 """
 
 import json
@@ -42,7 +43,7 @@ class StoredArray:
 
 
 class Arrays:
-    """The arrays of one checkpoint by name; the keys are known, the values are read when asked for."""
+    """The arrays of one checkpoint by name; the values are read when asked for."""
 
     def __init__(self, path: Path, stored: dict[str, StoredArray], *, kind: str):
         self.path = path
@@ -59,7 +60,9 @@ class Arrays:
         return len(self._stored)
 
     def shape(self, key: str) -> tuple[int, ...]:
-        """Returns the shape of the array `key`; a `ValueError` where the file has none of that name."""
+        """Returns the shape of the array `key`; a `ValueError` where the file has none of that
+        name.
+        """
         self._require(key)
         return self._stored[key].shape
 
@@ -79,8 +82,8 @@ class Arrays:
             return self._stored[key].read()
         except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
             raise ValueError(
-                f"{self.path}: the array {key!r} cannot be read ({error}). The file is truncated or damaged: "
-                "fetch it again"
+                f"{self.path}: the array {key!r} cannot be read ({error}). The file is truncated "
+                "or damaged: fetch it again"
             ) from error
 
     def _require(self, key: str):
@@ -103,8 +106,9 @@ def open_arrays(path: Path) -> Arrays:
     if start[:1] == b"\x80":  # how every pickle starts
         return Arrays(path, list_pytorch(path), kind="pytorch")
     raise ValueError(
-        f"got {path}, which starts with {start!r} and is no checkpoint. Allowed: a NumPy .npz file, a .safetensors "
-        "file, or a PyTorch .bin file. It may be the text of a web page or of a Git LFS pointer: fetch it again"
+        f"got {path}, which starts with {start!r} and is no checkpoint. Allowed: a NumPy .npz "
+        "file, a .safetensors file, or a PyTorch .bin file. It may be the text of a web page or of "
+        "a Git LFS pointer: fetch it again"
     )
 
 
@@ -114,7 +118,9 @@ def open_zip(path: Path) -> Arrays:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except zipfile.BadZipFile as error:
-        raise ValueError(f"{path}: the archive is truncated or damaged ({error}): fetch it again") from error
+        raise ValueError(
+            f"{path}: the archive is truncated or damaged ({error}): fetch it again"
+        ) from error
     if any(name.endswith("data.pkl") for name in names):
         return Arrays(path, list_pytorch(path), kind="pytorch")
     return Arrays(path, list_npz(path), kind="npz")
@@ -137,21 +143,27 @@ def read_npy_header(file, *, path: Path, member: str) -> tuple[tuple[int, ...], 
     """Returns the shape and the dtype in the header of one member of an `.npz` file."""
     try:
         version = np.lib.format.read_magic(file)
-        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+        read = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[version]
         shape, _, dtype = read(file)
     except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: the member {member!r} is no NumPy array ({error})") from error
     if dtype.hasobject:
         raise ValueError(
-            f"{path}: the array {member.removesuffix('.npy')!r} is a pickled Python object, which is not opened as it "
-            "could run code. Expected: an array of numbers. Save the parameters one array per name with numpy.savez"
+            f"{path}: the array {member.removesuffix('.npy')!r} is a pickled Python object, which "
+            "is not opened as it could run code. Expected: an array of numbers. Save the "
+            "parameters one array per name with numpy.savez"
         )
     if dtype == BFLOAT16_IN_NUMPY:
         return tuple(shape), torch.bfloat16
     try:
         return tuple(shape), torch.from_numpy(np.empty(0, dtype.newbyteorder("="))).dtype
     except TypeError as error:
-        raise ValueError(f"{path}: the array {member!r} has dtype {dtype}, expected a float or an int") from error
+        raise ValueError(
+            f"{path}: the array {member!r} has dtype {dtype}, expected a float or an int"
+        ) from error
 
 
 def read_npy(path: Path, member: str) -> torch.Tensor:
@@ -165,7 +177,8 @@ def read_npy(path: Path, member: str) -> torch.Tensor:
 
 
 def list_safetensors(path: Path) -> dict[str, StoredArray]:
-    """Lists the arrays of a safetensors file from its header: its length, then JSON, then the bytes.
+    """Lists the arrays of a safetensors file from its header: its length, then JSON, then the
+    bytes.
 
     The file is read and not mapped, so that its pages do not count twice beside the parameters.
     """
@@ -174,19 +187,31 @@ def list_safetensors(path: Path) -> dict[str, StoredArray]:
         try:
             header = json.loads(file.read(length))
             entries = {
-                key: (SAFETENSORS_DTYPES[entry["dtype"]], tuple(entry["shape"]), *entry["data_offsets"])
+                key: (
+                    SAFETENSORS_DTYPES[entry["dtype"]],
+                    tuple(entry["shape"]),
+                    *entry["data_offsets"],
+                )
                 for key, entry in header.items()
                 if key != "__metadata__"
             }
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path}: the safetensors header cannot be read ({error!r}): fetch it again") from error
+            raise ValueError(
+                f"{path}: the safetensors header cannot be read ({error!r}): fetch it again"
+            ) from error
     start, size = 8 + length, path.stat().st_size
-    end = start + max((last for *_, last in entries.values()), default=0)
+    end = start + max((int(entry[3]) for entry in entries.values()), default=0)
     if end > size:
-        raise ValueError(f"{path}: the file is truncated: expected {end} bytes, got {size}. Fetch it again")
+        raise ValueError(
+            f"{path}: the file is truncated: expected {end} bytes, got {size}. Fetch it again"
+        )
     return {
         key: StoredArray(
-            shape, dtype, lambda shape=shape, dtype=dtype, first=first: read_bytes(path, start + first, shape, dtype)
+            shape,
+            dtype,
+            lambda shape=shape, dtype=dtype, first=first: read_bytes(
+                path, start + first, shape, dtype
+            ),
         )
         for key, (dtype, shape, first, _) in entries.items()
     }
@@ -195,7 +220,7 @@ def list_safetensors(path: Path) -> dict[str, StoredArray]:
 def read_bytes(path: Path, offset: int, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
     """Reads a tensor of raw bytes at `offset`."""
     tensor = torch.empty(shape, dtype=dtype)
-    buffer = memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+    buffer = tensor.reshape(-1).view(torch.uint8).numpy().data
     with open(path, "rb") as file:
         file.seek(offset)
         if file.readinto(buffer) != len(buffer):
@@ -214,11 +239,13 @@ def list_pytorch(path: Path) -> dict[str, StoredArray]:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
         raise ValueError(
-            f"{path}: cannot be opened with weights_only=True ({str(error).splitlines()[0]}). It is damaged, or holds "
-            "Python objects beside tensors: save its state_dict alone"
+            f"{path}: cannot be opened with weights_only=True ({str(error).splitlines()[0]}). It "
+            "is damaged, or holds Python objects beside tensors: save its state_dict alone"
         ) from error
     if not isinstance(state, dict):
-        raise ValueError(f"{path}: holds a {type(state).__name__}, expected a state dict of tensors by name")
+        raise ValueError(
+            f"{path}: holds a {type(state).__name__}, expected a state dict of tensors by name"
+        )
     for wrapper in ("state_dict", "model"):
         if isinstance(state.get(wrapper), dict):
             state = state[wrapper]
@@ -238,7 +265,9 @@ def merge(path: Path, parts: list[Arrays]) -> Arrays:
 
 
 def write_npz(path: Path, arrays: Iterator[tuple[str, torch.Tensor]]):
-    """Writes named tensors to an `.npz` file, one at a time; bfloat16 as its raw bytes, as JAX's files have it."""
+    """Writes named tensors to an `.npz` file, one at a time; bfloat16 as its raw bytes, as JAX's
+    files have it.
+    """
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for key, tensor in arrays:
             tensor = tensor.detach().cpu().contiguous()
@@ -250,7 +279,11 @@ def write_npz(path: Path, arrays: Iterator[tuple[str, torch.Tensor]]):
                 np.lib.format.write_array(file, array, allow_pickle=False)
 
 
-def write_safetensors(path: Path, entries: list[tuple[str, tuple[int, ...], torch.dtype]], tensors: Iterator[torch.Tensor]):
+def write_safetensors(
+    path: Path,
+    entries: list[tuple[str, tuple[int, ...], torch.dtype]],
+    tensors: Iterator[torch.Tensor],
+):
     """Writes a safetensors file, one tensor at a time.
 
     Args:
@@ -270,4 +303,6 @@ def write_safetensors(path: Path, entries: list[tuple[str, tuple[int, ...], torc
         file.write(len(text).to_bytes(8, "little"))
         file.write(text)
         for tensor in tensors:
-            file.write(memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
+            file.write(
+                tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+            )

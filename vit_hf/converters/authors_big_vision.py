@@ -1,13 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The research codebase's checkpoints: flat `.npz` files with patch positions only, MAP heads and scanned layers.
+"""The research codebase's checkpoints: flat `.npz` files with patch positions only, MAP heads and
+scanned layers.
 
-The class token is put before the patches after their positions were added, so it has none. The blocks
-are those of `authors_jax` under linen's names.
+The class token is put before the patches after their positions were added, so it has none. The
+blocks are those of `authors_jax` under linen's names.
 """
 
 from .arrays import Arrays
 from .authors_jax import HOLDS as JAX_HOLDS
-from .authors_jax import attention_rules, describe_encoder, describe_head, encoder_rules, mlp_rules, norm_rules
+from .authors_jax import (
+    INTERPOLATION,
+    attention_rules,
+    describe_encoder,
+    describe_head,
+    encoder_rules,
+    mlp_rules,
+    norm_rules,
+)
 from .geometry import find_native_size
 from .rules import Description, Rule, rule
 
@@ -15,10 +24,10 @@ MAP_HEAD = "MAPHead_0"
 POSITIONS = "pos_embedding"
 # The settings of which the research codebase's model has only these values.
 HOLDS = {
+    "stem_blocks": (None,),
     **JAX_HOLDS,
     "position_embedding": ("learned_1d", "sincos_2d"),
     "pooling": ("cls", "gap", "map"),
-    "stem_blocks": (None,),
 }
 DEFAULT_LAYOUT = {"prefix": "", "names": "linen", "scan": False, "dtype": "float32"}
 REMEMBERS_LAYOUT = True  # whether a model keeps how its checkpoint was spelled
@@ -33,7 +42,9 @@ def rules(config, layout: dict) -> list[Rule]:
         theirs, ours = f"{prefix}{MAP_HEAD}", "pooler.pooling"
         rules += [
             rule(f"{theirs}/probe", f"{ours}.probe"),
-            *attention_rules(f"{theirs}/MultiHeadDotProductAttention_0", ours, config.num_attention_heads),
+            *attention_rules(
+                f"{theirs}/MultiHeadDotProductAttention_0", ours, config.num_attention_heads
+            ),
             *norm_rules(f"{theirs}/LayerNorm_0", f"{ours}.layernorm"),
             *mlp_rules(f"{theirs}/MlpBlock_0", f"{ours}.mlp"),
         ]
@@ -41,14 +52,18 @@ def rules(config, layout: dict) -> list[Rule]:
 
 
 def refused(config) -> str | None:
-    """Returns what the research codebase's model cannot hold beside the settings of `HOLDS`, or `None`."""
+    """Returns what the research codebase's model cannot hold beside the settings of `HOLDS`, or
+    `None`.
+    """
     if config.pooling != "cls" and config.class_token:
         return f"class_token=True with pooling={config.pooling!r}; allowed: class_token=False"
     return None
 
 
 def recognises(arrays: Arrays) -> bool:
-    """Whether the arrays are the research codebase's: its encoder, and none of the signs of the authors'."""
+    """Whether the arrays are the research codebase's: its encoder, and none of the signs of the
+    authors'.
+    """
     return arrays.kind == "npz" and any("Transformer/encoderblock" in key for key in arrays)
 
 
@@ -72,14 +87,29 @@ def describe(checkpoint, *, native_image_size, wanted_image_size, overrides: dic
         settings["image_size"] = native_image_size or wanted_image_size
         if settings["image_size"] is None:
             raise ValueError(
-                f"{arrays.path}: no {prefix}{POSITIONS}, so its positions are sines and cosines, which say no size: "
-                "pass native_image_size, the size in pixels that the checkpoint was trained at"
+                f"{arrays.path}: no {prefix}{POSITIONS}, so its positions are sines and cosines, "
+                "which say no size: pass native_image_size, the size in pixels that the checkpoint "
+                "was trained at"
             )
+    positions = f"{settings.get('position_embedding', 'learned')} positions"
     scanned = ", scanned layers" if layout.get("scan") else ""
     return Description(
         settings=settings,
-        recognised=f"the research codebase's checkpoint (positions: {POSITIONS if 'position_embedding' not in settings else 'sines and cosines'}{scanned})",
+        recognised=f"the research codebase's checkpoint ({positions}{scanned})",
         layout={"format": "big_vision", **layout},
         known=known,
         **describe_head(arrays, prefix),
     )
+
+
+# What every format's module gives, see `recognition.FOREIGN`.
+__all__ = [
+    "DEFAULT_LAYOUT",
+    "HOLDS",
+    "INTERPOLATION",
+    "REMEMBERS_LAYOUT",
+    "describe",
+    "recognises",
+    "refused",
+    "rules",
+]

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The authors' JAX checkpoints: flat `.npz` files of a flax model, as released, AugReg, SAM and hybrids.
+"""The authors' JAX checkpoints: flat `.npz` files of a flax model, as released, AugReg, SAM and
+hybrids.
 
 The position table has a row for the class token, before the patches'. Blocks carry the names of the
 releases or those that the present code saves (linen's); both are read, and either can be written.
@@ -12,8 +13,20 @@ import re
 
 from .arrays import Arrays
 from .geometry import find_native_size
-from .rules import CONVOLUTION, DENSE, IMAGE_VECTOR, SAME, Description, Form, Rule
-from .rules import heads_bias, heads_in, heads_out, rule, stacked
+from .rules import (
+    CONVOLUTION,
+    DENSE,
+    IMAGE_VECTOR,
+    SAME,
+    Description,
+    Form,
+    Rule,
+    heads_bias,
+    heads_in,
+    heads_out,
+    rule,
+    stacked,
+)
 
 ATTENTION, MLP = "MultiHeadDotProductAttention", "MlpBlock"
 # The names inside an encoder block: attention, the norm before it, the norm after it, the MLP.
@@ -22,8 +35,13 @@ BLOCK_NAMES = {
     "linen": (f"{ATTENTION}_0", "LayerNorm_0", "LayerNorm_1", f"{MLP}_0"),
 }
 POSITIONS = "Transformer/posembed_input/pos_embedding"
+INTERPOLATION = "bilinear_corners"  # how position tables are resized
 # What the authors' code fixes, and so says of every checkpoint of theirs.
-SETTINGS = {"hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6, "interpolation": "bilinear_corners"}
+SETTINGS = {
+    "hidden_act": "gelu_pytorch_tanh",
+    "layer_norm_eps": 1e-6,
+    "interpolation": INTERPOLATION,
+}
 # The settings of which the authors' model has only these values.
 HOLDS = {
     "position_embedding": ("learned_1d",),
@@ -56,12 +74,18 @@ def norm_rules(theirs: str, ours: str, *, form: Form = SAME) -> list[Rule]:
 
 def dense_rules(theirs: str, ours: str) -> list[Rule]:
     """The rules of a dense layer."""
-    return [rule(f"{theirs}/kernel", f"{ours}.weight", form=DENSE), rule(f"{theirs}/bias", f"{ours}.bias")]
+    return [
+        rule(f"{theirs}/kernel", f"{ours}.weight", form=DENSE),
+        rule(f"{theirs}/bias", f"{ours}.bias"),
+    ]
 
 
 def mlp_rules(theirs: str, ours: str) -> list[Rule]:
     """The rules of an MLP."""
-    return [*dense_rules(f"{theirs}/Dense_0", f"{ours}.fc1"), *dense_rules(f"{theirs}/Dense_1", f"{ours}.fc2")]
+    return [
+        *dense_rules(f"{theirs}/Dense_0", f"{ours}.fc1"),
+        *dense_rules(f"{theirs}/Dense_1", f"{ours}.fc2"),
+    ]
 
 
 def attention_rules(theirs: str, ours: str, num_heads: int) -> list[Rule]:
@@ -69,8 +93,12 @@ def attention_rules(theirs: str, ours: str, num_heads: int) -> list[Rule]:
     rules = []
     for name in ("query", "key", "value"):
         projection = f"{ours}.{name[0]}_proj"
-        rules.append(rule(f"{theirs}/{name}/kernel", f"{projection}.weight", form=heads_out(num_heads)))
-        rules.append(rule(f"{theirs}/{name}/bias", f"{projection}.bias", form=heads_bias(num_heads)))
+        rules.append(
+            rule(f"{theirs}/{name}/kernel", f"{projection}.weight", form=heads_out(num_heads))
+        )
+        rules.append(
+            rule(f"{theirs}/{name}/bias", f"{projection}.bias", form=heads_bias(num_heads))
+        )
     rules.append(rule(f"{theirs}/out/kernel", f"{ours}.o_proj.weight", form=heads_in(num_heads)))
     return [*rules, rule(f"{theirs}/out/bias", f"{ours}.o_proj.bias")]
 
@@ -87,7 +115,9 @@ def block_rules(theirs: str, ours: str, num_heads: int, *, names: str) -> list[R
 
 
 def encoder_rules(config, layout: dict) -> list[Rule]:
-    """The rules of everything but stem, positions and pooling, which the two codebases store differently."""
+    """The rules of everything but stem, positions and pooling, which the two codebases store
+    differently.
+    """
     prefix, heads, names = layout["prefix"], config.num_attention_heads, layout["names"]
     blocks = [
         block_rules(f"{prefix}Transformer/encoderblock_{i}", f"layers.{i}", heads, names=names)
@@ -130,33 +160,48 @@ def stem_rules(config, layout: dict) -> list[Rule]:
     ]
     for stage, num_blocks in enumerate(config.stem_blocks):
         for block in range(num_blocks):
-            their_unit, our_block = f"{prefix}block{stage + 1}/unit{block + 1}", f"{ours}.stages.{stage}.{block}"
+            their_unit, our_block = (
+                f"{prefix}block{stage + 1}/unit{block + 1}",
+                f"{ours}.stages.{stage}.{block}",
+            )
             parts = [(f"conv{i}", f"gn{i}", f"conv{i}", f"norm{i}") for i in (1, 2, 3)]
             if block == 0:  # channels or resolution change
                 parts.append(("conv_proj", "gn_proj", "shortcut_conv", "shortcut_norm"))
             for their_conv, their_norm, our_conv, our_norm in parts:
-                kernel = rule(f"{their_unit}/{their_conv}/kernel", f"{our_block}.{our_conv}.weight", form=CONVOLUTION)
-                rules += [kernel, *norm_rules(f"{their_unit}/{their_norm}", f"{our_block}.{our_norm}", form=form)]
+                kernel = rule(
+                    f"{their_unit}/{their_conv}/kernel",
+                    f"{our_block}.{our_conv}.weight",
+                    form=CONVOLUTION,
+                )
+                rules += [
+                    kernel,
+                    *norm_rules(f"{their_unit}/{their_norm}", f"{our_block}.{our_norm}", form=form),
+                ]
     return rules
 
 
 def rules(config, layout: dict) -> list[Rule]:
     """Returns the rules of the authors' checkpoint of a configuration."""
     stem = stem_rules(config, layout) if config.stem_blocks is not None else []
-    return [*stem, *encoder_rules(config, layout), rule(f"{layout['prefix']}{POSITIONS}", "positions.0.table")]
+    return [
+        *stem,
+        *encoder_rules(config, layout),
+        rule(f"{layout['prefix']}{POSITIONS}", "positions.0.table"),
+    ]
 
 
 def refused(config) -> str | None:
     """Returns what the authors' model cannot hold beside the settings of `HOLDS`, or `None`."""
     if config.pooling == "gap" and config.class_token:
-        return "class_token=True with pooling='gap'; allowed: class_token=False, as the authors pool without one"
+        return "class_token=True with pooling='gap'; allowed: class_token=False"
     return None
 
 
 def recognises(arrays: Arrays) -> bool:
     """Whether the arrays are the authors', by the place of the position table or the stem."""
     return arrays.kind == "npz" and any(
-        key.endswith(POSITIONS) or f"/{ATTENTION}_1/" in key or key.endswith("conv_root/kernel") for key in arrays
+        key.endswith(POSITIONS) or f"/{ATTENTION}_1/" in key or key.endswith("conv_root/kernel")
+        for key in arrays
     )
 
 
@@ -166,8 +211,8 @@ def find_prefix(arrays: Arrays) -> str:
     found = {prefix for prefix in found if not prefix.startswith("opt/state")} or {""}
     if len(found) > 1:
         raise ValueError(
-            f"{arrays.path}: holds several encoders, under {', '.join(map(repr, sorted(found)))}; expected one. Save "
-            "the one you want to a file of its own"
+            f"{arrays.path}: holds several encoders, under {', '.join(map(repr, sorted(found)))}; "
+            "expected one. Save the one you want to a file of its own"
         )
     return found.pop()
 
@@ -176,7 +221,8 @@ def describe_encoder(arrays: Arrays) -> tuple[dict, dict, dict]:
     """Reads what both codebases store alike.
 
     Returns:
-        Settings of the configuration, the layout, and the arrays outside the model with why they are left out.
+        Settings of the configuration, the layout, and the arrays outside the model with why they
+        are left out.
     """
     prefix = find_prefix(arrays)
     names = "released" if any(f"/{ATTENTION}_1/" in key for key in arrays) else "linen"
@@ -192,8 +238,9 @@ def describe_encoder(arrays: Arrays) -> tuple[dict, dict, dict]:
     kernel = arrays.shape(f"{prefix}embedding/kernel")
     if len(kernel) != 4 or len(query) != 3 + scan:
         raise ValueError(
-            f"{arrays.path}: {prefix}embedding/kernel has the shape {kernel} and {block}/{attention}/query/kernel "
-            f"{query}; expected (height, width, channels, width) and (width, heads, width of a head)"
+            f"{arrays.path}: {prefix}embedding/kernel has the shape {kernel} and "
+            f"{block}/{attention}/query/kernel {query}; expected (height, width, channels, width) "
+            "and (width, heads, width of a head)"
         )
     settings = {
         **SETTINGS,
@@ -208,17 +255,34 @@ def describe_encoder(arrays: Arrays) -> tuple[dict, dict, dict]:
     }
     if f"{prefix}pre_logits/kernel" in arrays:
         settings["representation_size"] = arrays.shape(f"{prefix}pre_logits/kernel")[-1]
-    dtypes = {str(arrays.dtype(key)).removeprefix("torch.") for key in arrays if key.startswith(prefix)}
-    layout = {"prefix": prefix, "names": names, "dtype": dtypes.pop() if len(dtypes) == 1 else "float32"}
+    dtypes = {
+        str(arrays.dtype(key)).removeprefix("torch.") for key in arrays if key.startswith(prefix)
+    }
+    layout: dict = {
+        "prefix": prefix,
+        "names": names,
+        "dtype": dtypes.pop() if len(dtypes) == 1 else "float32",
+    }
     if scan:
         layout["scan"] = True
-    outside = {key: "another part of the training state" for key in arrays if prefix and not key.startswith(prefix)}
+    outside = {
+        key: "another part of the training state"
+        for key in arrays
+        if prefix and not key.startswith(prefix)
+    }
     return settings, layout, {key: why for key, why in outside.items() if is_outside(key)}
 
 
 def is_outside(key: str) -> bool:
-    """Whether an array beside the encoder's prefix is known: the optimizer's state, or another tower's."""
-    return key.startswith(("opt/", "params/")) or key in ("step", "chrono", "extra", "accum_train_time")
+    """Whether an array beside the encoder's prefix is known: the optimizer's state, or another
+    tower's.
+    """
+    return key.startswith(("opt/", "params/")) or key in (
+        "step",
+        "chrono",
+        "extra",
+        "accum_train_time",
+    )
 
 
 def describe_head(arrays: Arrays, prefix: str) -> dict:
@@ -262,7 +326,10 @@ def describe(checkpoint, *, native_image_size, wanted_image_size, overrides: dic
     settings["pooling"] = "cls" if settings["class_token"] else "gap"
     notes = []
     if "pooling" not in overrides and not settings["class_token"]:
-        notes.append("No class token: the mean of the patches is pooled. Pass pooling='none' for an unpooled model.")
+        notes.append(
+            "No class token: the mean of the patches is pooled. Pass pooling='none' for an "
+            "unpooled model."
+        )
     rows = arrays.shape(f"{prefix}{POSITIONS}")[1]
     settings["image_size"] = find_native_size(
         settings,
@@ -279,3 +346,16 @@ def describe(checkpoint, *, native_image_size, wanted_image_size, overrides: dic
         notes=notes,
         **describe_head(arrays, prefix),
     )
+
+
+# What every format's module gives, see `recognition.FOREIGN`.
+__all__ = [
+    "DEFAULT_LAYOUT",
+    "HOLDS",
+    "INTERPOLATION",
+    "REMEMBERS_LAYOUT",
+    "describe",
+    "recognises",
+    "refused",
+    "rules",
+]

@@ -12,7 +12,12 @@ Size = int | tuple[int, int] | list[int]
 
 
 def find_native_size(
-    settings: dict, num_patches: int, *, given: Size | None, hints: tuple[Size | None, ...] = (), source: str
+    settings: dict,
+    num_patches: int,
+    *,
+    given: Size | None,
+    hints: tuple[Size | None, ...] = (),
+    source: str,
 ) -> Size:
     """Returns the image size whose patches are the `num_patches` rows of a position table.
 
@@ -31,8 +36,8 @@ def find_native_size(
         if rows * columns != num_patches:
             raise ValueError(
                 f"got native_image_size={given}, which has {rows}x{columns} patches; {source} has "
-                f"{num_patches} positions. Pass the size that the checkpoint was trained at (the size you "
-                "want is image_size)"
+                f"{num_patches} positions. Pass the size that the checkpoint was trained at (the "
+                "size you want is image_size)"
             )
         return given
     for hint in hints:
@@ -41,8 +46,9 @@ def find_native_size(
     side = isqrt(num_patches)
     if side * side != num_patches:
         raise ValueError(
-            f"{source} has {num_patches} positions, which is no square number, so the grid cannot be told: pass "
-            "native_image_size=(height, width), the size in pixels that the checkpoint was trained at"
+            f"{source} has {num_patches} positions, which is no square number, so the grid cannot "
+            "be told: pass native_image_size=(height, width), the size in pixels that the "
+            "checkpoint was trained at"
         )
     height, width = (side * pixels for pixels in pixels_per_patch(settings))
     return height if height == width else (height, width)
@@ -54,7 +60,9 @@ def pixels_per_patch(settings: dict) -> tuple[int, int]:
 
 
 def grid_of(settings: dict, size: Size) -> tuple[int, int]:
-    """Returns the patches `(rows, columns)` of an image of `size`; a `ValueError` where there are none."""
+    """Returns the patches `(rows, columns)` of an image of `size`; a `ValueError` where there are
+    none.
+    """
     return VisionTransformerConfig(**{**settings, "image_size": size}).grid
 
 

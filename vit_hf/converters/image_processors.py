@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The image processor that belongs to a checkpoint: its size, resampling, crop, mean and deviation."""
+"""The image processor that belongs to a checkpoint: size, resampling, crop, mean, deviation."""
 
 from math import floor
 
 from transformers import ViTImageProcessorPil
-from transformers.utils import is_torchvision_available
+from transformers.utils.import_utils import is_torchvision_available
 
 from ..modeling.configuration_vision_transformer import as_pair
 from .geometry import Size
@@ -15,13 +15,17 @@ RESAMPLING = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4,
 AUTHORS = {"resample": RESAMPLING["bilinear"], "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 # Settings of a preprocessor_config.json that both generations of transformers' processors know.
 KNOWN_SETTINGS = (
-    "do_resize", "size", "resample", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std",
-    "do_center_crop", "crop_size",
+    "do_resize", "size", "resample", "do_rescale", "rescale_factor", "do_normalize", "image_mean",
+    "image_std", "do_center_crop", "crop_size",
 )  # fmt: skip
 
 
 def load_image_processor(
-    source, *, format: str | None = None, native_image_size: Size | None = None, image_size: Size | None = None
+    source,
+    *,
+    format: str | None = None,
+    native_image_size: Size | None = None,
+    image_size: Size | None = None,
 ):
     """Returns the image processor of a checkpoint.
 
@@ -39,8 +43,12 @@ def load_image_processor(
     """
     checkpoint = open_checkpoint(source, format=format)
     if checkpoint.format == "vit_hf":
-        settings = {name: value for name, value in checkpoint.preprocessing.items() if name in KNOWN_SETTINGS}
-        settings = settings or read_processor_settings(checkpoint.path)
+        settings = {
+            name: value
+            for name, value in checkpoint.preprocessing.items()
+            if name in KNOWN_SETTINGS
+        }
+        settings = AUTHORS | settings
         native = checkpoint.config["image_size"]
         channels = checkpoint.config.get("num_channels", 3)
     else:
@@ -53,20 +61,31 @@ def load_image_processor(
         )
         native, channels = description.settings["image_size"], description.settings["num_channels"]
         settings = SETTINGS[checkpoint.format](checkpoint)
-    return build(settings, as_pair(image_size or native), num_channels=channels, resized=image_size is not None)
+    return build(
+        settings,
+        as_pair(image_size or native),
+        num_channels=channels,
+        resized=image_size is not None,
+    )
 
 
-def build(settings: dict, image_hw: tuple[int, ...], *, num_channels: int = 3, resized: bool = False):
+def build(
+    settings: dict, image_hw: tuple[int, ...], *, num_channels: int = 3, resized: bool = False
+):
     """Builds a processor from settings and a size.
 
     Args:
-        settings: of transformers' ViT processors, with `crop_pct` and `crop_mode` as timm has them, or none.
+        settings: of transformers' ViT processors, with `crop_pct` and `crop_mode` as timm has them,
+            or none.
         image_hw: height and width that the model gets.
         num_channels: channels of the image.
         resized: whether the size was asked for, and replaces the one in `settings`.
     """
     settings = dict(settings)
-    crop_share, crop_mode = settings.pop("crop_pct", None), settings.pop("crop_mode", None) or "center"
+    crop_share, crop_mode = (
+        settings.pop("crop_pct", None),
+        settings.pop("crop_mode", None) or "center",
+    )
     if crop_share is not None:
         settings |= crop_settings(image_hw, crop_share, crop_mode)
     elif resized or "size" not in settings:
@@ -82,7 +101,9 @@ def build(settings: dict, image_hw: tuple[int, ...], *, num_channels: int = 3, r
 
 
 def crop_settings(image_hw: tuple[int, ...], share: float, mode: str) -> dict:
-    """Returns the settings of timm's evaluation crop: resized to `size / share`, then cropped from the centre."""
+    """Returns the settings of timm's evaluation crop: resized to `size / share`, then cropped from
+    the centre.
+    """
     height, width = image_hw
     larger = {"height": floor(height / share), "width": floor(width / share)}
     if mode != "squash" and height == width:
@@ -99,13 +120,10 @@ def processor_class():
     return ViTImageProcessor
 
 
-def read_processor_settings(folder) -> dict:
-    """Returns the settings of our own folder without a `preprocessor_config.json`."""
-    return dict(AUTHORS)
-
-
 def timm_settings(checkpoint: Checkpoint) -> dict:
-    """Returns the settings in timm's `pretrained_cfg`; without one, those of timm's ViTs: the authors'."""
+    """Returns the settings in timm's `pretrained_cfg`; without one, those of timm's ViTs: the
+    authors'.
+    """
     config = checkpoint.config.get("pretrained_cfg") or checkpoint.config
     if "mean" not in config:
         return dict(AUTHORS)
@@ -119,8 +137,12 @@ def timm_settings(checkpoint: Checkpoint) -> dict:
 
 
 def transformers_settings(checkpoint: Checkpoint) -> dict:
-    """Returns the settings in `preprocessor_config.json`; without one, those of transformers' ViT processor."""
-    settings = {name: value for name, value in checkpoint.preprocessing.items() if name in KNOWN_SETTINGS}
+    """Returns the settings in `preprocessor_config.json`; without one, those of transformers' ViT
+    processor.
+    """
+    settings = {
+        name: value for name, value in checkpoint.preprocessing.items() if name in KNOWN_SETTINGS
+    }
     return AUTHORS | settings
 
 
@@ -141,9 +163,12 @@ def to_timm(processor, image_hw: tuple[int, int]) -> dict:
     """Returns timm's `pretrained_cfg` entries of a processor; `None` is the authors'."""
     processor = processor or build(AUTHORS, image_hw)
     size = processor.size
-    edge = size["shortest_edge"] if "shortest_edge" in size else None
+    edge = dict(size).get("shortest_edge")
     resized = (edge, edge) if edge else (size["height"], size["width"])
-    shares = [round(wanted / got, 6) for wanted, got in zip(image_hw, resized, strict=True)]
+    # Rounded down, so that timm's floor(wanted / share) gives the size back.
+    shares = [
+        floor(wanted / got * 1e6) / 1e6 for wanted, got in zip(image_hw, resized, strict=True)
+    ]
     name = next(name for name, number in RESAMPLING.items() if number == int(processor.resample))
     return {
         "mean": list(processor.image_mean),

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A checkpoint of any format, opened as one of our models: described, read, filled once, then resized.
+"""A checkpoint of any format, opened as one of our models: described, read, filled once, then
+resized.
 
-Every array of the file is used, or known and said to be left out; anything else is refused. The model is
-built without memory and takes the arrays as they are read, so the weights exist once.
+Every array of the file is used, or known and said to be left out; anything else is refused. The
+model is built without memory and takes the arrays as they are read, so the weights exist once.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -40,6 +42,7 @@ class Loaded:
 
     model: nn.Module
     format: str
+    path: Path
     recognised: str
     changes: list[str] = field(default_factory=list)
 
@@ -61,22 +64,26 @@ def load_checkpoint(
     Args:
         source: a folder, a file or a Hub id. Its format is told from its content.
         format: `"vit_hf" | "transformers" | "timm" | "jax" | "big_vision"`, to insist on it.
-        task: `"image-classification" | "features" | "masked-patch-prediction"`; `None` is the checkpoint's own.
-        native_image_size: the size in pixels that the checkpoint was trained at, where its arrays do not say.
-        image_size: the size wanted, an int or `(height, width)`; positions are resampled with the source's kernel.
+        task: `"image-classification" | "features" | "masked-patch-prediction"`; `None` is the
+            checkpoint's own.
+        native_image_size: the size in pixels that the checkpoint was trained at, where its arrays
+            do not say.
+        image_size: the size wanted, an int or `(height, width)`; positions are resampled with the
+            source's kernel.
         patch_size: the patch size wanted.
-        num_labels: the number of classes wanted; another than the checkpoint's gets a fresh zero head.
+        num_labels: the number of classes wanted; another than the checkpoint's gets a fresh zero
+            head.
         id2label: the names of the classes, in place of `num_labels`.
         **config_overrides: settings of `VisionTransformerConfig` that the checkpoint does not say
-            (`num_attention_heads`, `hidden_act`), says ambiguously (`pooling="none"`) or that are to be dropped
-            (`representation_size=None`).
+            (`num_attention_heads`, `hidden_act`), says ambiguously (`pooling="none"`) or that are
+            to be dropped (`representation_size=None`).
 
     Returns:
         The model, in evaluation mode.
 
     Raises:
-        ValueError: for a source that is damaged, incomplete or of another kind, and for a fact that it lacks; the
-            message names the file, the array, what was expected, and what to pass.
+        ValueError: for a source that is damaged, incomplete or of another kind, and for a fact that
+            it lacks; the message names the file, the array, what was expected, and what to pass.
         ConnectionError: for a Hub id where the Hub cannot be reached.
     """
     loaded = load(
@@ -114,26 +121,44 @@ def load(
     if id2label is not None:
         id2label = {int(index): name for index, name in id2label.items()}
         if num_labels not in (None, len(id2label)):
-            raise ValueError(f"got num_labels={num_labels} and an id2label of {len(id2label)}; give one of them")
+            raise ValueError(
+                f"got num_labels={num_labels} and an id2label of {len(id2label)}; give one of them"
+            )
         num_labels = len(id2label)
     overrides = dict(config_overrides or {})
     VisionTransformerConfig.refuse_unknown_names(overrides)
     checkpoint = open_checkpoint(source, format=format)
     if checkpoint.format == "vit_hf":
         if native_image_size is not None:
-            raise ValueError(f"got native_image_size={native_image_size}; the config.json of {source} has its own")
-        wanted = {"image_size": image_size, "patch_size": patch_size, "num_labels": num_labels, "id2label": id2label}
+            raise ValueError(
+                f"got native_image_size={native_image_size}; the config.json of {source} has its "
+                "own"
+            )
+        wanted = {
+            "image_size": image_size,
+            "patch_size": patch_size,
+            "num_labels": num_labels,
+            "id2label": id2label,
+        }
         wanted = {name: value for name, value in wanted.items() if value is not None}
         return load_own(checkpoint, task, wanted | overrides)
     description = FOREIGN[checkpoint.format].describe(
-        checkpoint, native_image_size=native_image_size, wanted_image_size=image_size, overrides=overrides
+        checkpoint,
+        native_image_size=native_image_size,
+        wanted_image_size=image_size,
+        overrides=overrides,
     )
     if task is None:
         wants_head = num_labels is not None and description.task == "features"
         task = "image-classification" if wants_head else description.task
     if num_labels is not None and task != "image-classification":
-        raise ValueError(f"got num_labels={num_labels} with task={task!r}, which has no classes; leave one of them out")
-    loaded = fill(checkpoint, description, task, overrides, num_labels=num_labels, id2label=id2label)
+        raise ValueError(
+            f"got num_labels={num_labels} with task={task!r}, which has no classes; leave one of "
+            "them out"
+        )
+    loaded = fill(
+        checkpoint, description, task, overrides, num_labels=num_labels, id2label=id2label
+    )
     loaded.changes += resize(loaded.model, image_size, patch_size)
     loaded.model.eval()
     return loaded
@@ -142,58 +167,87 @@ def load(
 def load_own(checkpoint: Checkpoint, task: str | None, settings: dict) -> Loaded:
     """Opens one of our own folders."""
     architectures = checkpoint.config.get("architectures") or [VisionTransformerModel.__name__]
-    saved = next((name for name, model_class in TASKS.items() if model_class.__name__ in architectures), "features")
+    saved = next(
+        (name for name, model_class in TASKS.items() if model_class.__name__ in architectures),
+        "features",
+    )
     model = TASKS[task or saved].from_pretrained(checkpoint.path, **settings)
-    return Loaded(model.eval(), "vit_hf", f"a checkpoint of this package ({type(model).__name__})")
+    recognised = f"a checkpoint of this package ({type(model).__name__}): {summarise(model.config)}"
+    changes = [f"Set {name} to {value}." for name, value in settings.items()]
+    return Loaded(model.eval(), "vit_hf", checkpoint.path, recognised, changes)
 
 
 def fill(
-    checkpoint: Checkpoint, description: Description, task: str, overrides: dict, *, num_labels, id2label
+    checkpoint: Checkpoint,
+    description: Description,
+    task: str,
+    overrides: dict,
+    *,
+    num_labels: int | None,
+    id2label: dict[int, str] | None,
 ) -> Loaded:
     """Builds the model that a description says and fills every parameter from the arrays, once."""
-    arrays, changes = checkpoint.arrays, list(description.notes)
     settings = {**description.settings, **overrides}
     if task == "masked-patch-prediction":
-        settings |= {"representation_size": None}
+        settings["representation_size"] = None
     dropped = dict(description.known)
-    had_representation = description.settings.get("representation_size") is not None
-    keeps_representation = settings.get("representation_size") is not None
-    if had_representation and not keeps_representation:
-        dropped |= dict.fromkeys(description.representation_keys, "the representation layer (representation_size=None)")
-    keeps_head = (
-        task == "image-classification"
-        and description.num_labels is not None
-        and num_labels in (None, description.num_labels)
-        and had_representation == keeps_representation
-        and (id2label is None or description.id2label in (None, id2label))
-    )
-    if task == "image-classification" and description.num_labels is None and num_labels is None:
-        raise ValueError(
-            f"{checkpoint.path}: has no classification head: pass num_labels (or id2label) for a fresh one, or "
-            "task='features'"
-        )
-    if not keeps_head:
+    if settings.get("representation_size") is None:
+        dropped |= dict.fromkeys(description.representation_keys, "the representation layer")
+    kept_labels = labels_kept(checkpoint, description, task, settings, num_labels, id2label)
+    if not kept_labels:
         dropped |= dict.fromkeys(description.head_keys, "the head")
     layout = description.layout if FOREIGN[checkpoint.format].REMEMBERS_LAYOUT else None
     config = VisionTransformerConfig(**{**settings, "source_layout": layout or None})
-    set_labels(config, description.num_labels if keeps_head else 0, (id2label or description.id2label) if keeps_head else None)
+    set_labels(config, kept_labels, (id2label or description.id2label) if kept_labels else None)
     with torch.device("meta"):
         model = TASKS[task](config)
-    loaded = Loaded(model, checkpoint.format, f"{description.recognised}: {summarise(config)}", changes)
-    used = read_into(model, arrays, description, checkpoint.format, task, dropped)
-    left_out = {key: why for key, why in dropped.items() if key in arrays and key not in used}
-    changes += say_left_out(left_out)
-    refuse_leftovers(arrays, used | set(left_out), checkpoint.format)
-    if task == "image-classification" and not keeps_head:
+    recognised = f"{description.recognised}: {summarise(config)}"
+    used = read_into(model, checkpoint, description, task, dropped)
+    left_out = {key: why for key, why in dropped.items() if key in checkpoint.arrays}
+    left_out = {key: why for key, why in left_out.items() if key not in used}
+    refuse_leftovers(checkpoint.arrays, used | set(left_out), checkpoint.format)
+    changes = [*description.notes, *say_left_out(left_out)]
+    if task == "image-classification":
         count = description.num_labels if num_labels is None else num_labels
-        give_head(model, count, id2label)
-        changes.append(f"Put in a fresh zero head for {count} labels.")
-    elif task == "image-classification" and model.config.num_labels and not model.classifier.weight.any():
-        changes.append(
-            "The head is all zeros, as those of ImageNet-21k checkpoints are: it predicts nothing before it is "
-            "fine-tuned."
+        changes += settle_head(model, kept_labels, count, id2label)
+    return Loaded(model, checkpoint.format, checkpoint.path, recognised, changes)
+
+
+def labels_kept(checkpoint, description, task: str, settings: dict, num_labels, id2label) -> int:
+    """Returns the number of classes of the checkpoint's head, or 0 where another takes its place.
+
+    Raises:
+        ValueError: where a head is wanted, the checkpoint has none, and its size is not given.
+    """
+    if task != "image-classification":
+        return 0
+    if description.num_labels is None:
+        if num_labels is None:
+            raise ValueError(
+                f"{checkpoint.path}: has no classification head: pass num_labels (or id2label) for "
+                "a fresh one, or task='features'"
+            )
+        return 0
+    same_count = num_labels in (None, description.num_labels)
+    same_names = id2label is None or description.id2label in (None, id2label)
+    # A head was trained on what its representation layer gives.
+    had, has = (where.get("representation_size") for where in (description.settings, settings))
+    return description.num_labels if same_count and same_names and had == has else 0
+
+
+def settle_head(model, kept_labels: int, num_labels: int | None, id2label) -> list[str]:
+    """Puts in a fresh head where none was kept; returns what there is to say about the head."""
+    if not kept_labels:
+        model.reset_classifier(
+            **({"num_labels": num_labels} if id2label is None else {"id2label": id2label})
         )
-    return loaded
+        return [f"Put in a fresh zero head for {model.num_labels} labels."]
+    if model.classifier.weight.any():
+        return []
+    return [
+        "The head is all zeros, as those of ImageNet-21k checkpoints are: it predicts nothing "
+        "before it is fine-tuned."
+    ]
 
 
 def set_labels(config, num_labels: int, id2label: dict[int, str] | None):
@@ -202,22 +256,14 @@ def set_labels(config, num_labels: int, id2label: dict[int, str] | None):
     config.label2id = {name: index for index, name in config.id2label.items()}
 
 
-def give_head(model, num_labels: int, id2label: dict[int, str] | None):
-    """Puts in a fresh head, with the classes' names where they are given."""
-    if id2label is not None:
-        model.reset_classifier(id2label=id2label)
-    else:
-        model.reset_classifier(num_labels)
-
-
 def read_into(
-    model, arrays, description: Description, format: str, task: str, dropped: dict[str, str]
+    model, checkpoint: Checkpoint, description: Description, task: str, dropped: dict[str, str]
 ) -> set[str]:
     """Reads every parameter of a model that is on no device; returns the keys that were read.
 
     Arrays that the format has rules for, but the model no parameters, are added to `dropped`.
     """
-    module, config = FOREIGN[format], model.config
+    module, config, arrays = FOREIGN[checkpoint.format], model.config, checkpoint.arrays
     place = "" if task == "features" else "vit."
     names = {name.removeprefix(place): name for name in dict(model.named_parameters())}
     shapes = {name: tuple(model.get_parameter(full).shape) for name, full in names.items()}
@@ -231,9 +277,9 @@ def read_into(
     fresh = set(shapes) - {name for entry in wanted for name in entry.ours}
     if fresh - set(FRESH_FOR_MASKED):
         raise ValueError(
-            f"{arrays.path}: the format {format!r} has no array for "
-            f"{', '.join(sorted(fresh - set(FRESH_FOR_MASKED)))}, which the settings given ask for: leave those "
-            "settings out"
+            f"{arrays.path}: the format {checkpoint.format!r} has no array for "
+            f"{', '.join(sorted(fresh - set(FRESH_FOR_MASKED)))}, which the settings given ask "
+            "for: leave those settings out"
         )
     dtypes = {arrays.dtype(entry.theirs) for entry in wanted if entry.theirs in arrays}
     # Flax's parameters are used in float32 whatever they are stored in; PyTorch's stay as stored.
@@ -272,9 +318,10 @@ def refuse_leftovers(arrays, used: Iterable[str], format: str):
     leftovers = sorted(set(arrays) - set(used))
     if leftovers:
         raise ValueError(
-            f"{arrays.path}: got {len(leftovers)} arrays that a checkpoint of the format {format!r} with these shapes "
-            f"does not have: {', '.join(map(repr, leftovers[:5]))}. Expected none beside the model's. It may be another "
-            "kind of model; if they are not needed, save the file again without them"
+            f"{arrays.path}: got {len(leftovers)} arrays that a checkpoint of the format "
+            f"{format!r} with these shapes does not have: {', '.join(map(repr, leftovers[:5]))}. "
+            "Expected none beside the model's. It may be another kind of model; if they are not "
+            "needed, save the file again without them"
         )
 
 
@@ -282,8 +329,9 @@ def summarise(config) -> str:
     """Returns the sizes of a configuration in one line."""
     head = f", {config.num_labels} classes" if config.num_labels else ""
     return (
-        f"width {config.hidden_size}, {config.num_hidden_layers} layers, {config.num_attention_heads} heads, patch "
-        f"{config.patch_size}, image {config.image_size}, pooling {config.pooling}{head}"
+        f"width {config.hidden_size}, {config.num_hidden_layers} layers, "
+        f"{config.num_attention_heads} heads, patch {config.patch_size}, image "
+        f"{config.image_size}, pooling {config.pooling}{head}"
     )
 
 
@@ -297,8 +345,8 @@ def resize(model, image_size: Size | None, patch_size: Size | None) -> list[str]
     changes = []
     if before[2] != config.grid:
         changes.append(
-            f"Resampled the positions from the grid {before[2]} to {config.grid} ({config.interpolation}), for images "
-            f"of {config.image_size} in place of {before[0]}."
+            f"Resampled the positions from the grid {before[2]} to {config.grid} "
+            f"({config.interpolation}), for images of {config.image_size} in place of {before[0]}."
         )
     if before[1] != config.patch_size:
         changes.append(f"Resized the patches from {before[1]} to {config.patch_size}.")

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rules: which array of a foreign checkpoint is which parameter of ours, written once for both directions.
+"""Rules: which array of a foreign checkpoint is which parameter of ours, written once for both
+directions.
 
-A rule pairs names and says in which form the other side stores the array. A form maps there and back,
-so one table reads a checkpoint and writes it.
+A rule pairs names and says in which form the other side stores the array. A form maps there and
+back, so one table reads a checkpoint and writes it.
 
-Shapes: `D` width, `A` heads, `E = D / A`, `I` inputs and `O` outputs of a dense layer, `H x W` a kernel.
+Shapes: `D` width, `A` heads, `E = D / A`, `I` inputs and `O` outputs of a dense layer, `H x W` a
+kernel.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +19,7 @@ Tensors = tuple[torch.Tensor, ...]
 
 @dataclass(frozen=True)
 class Form:
-    """How the other side stores what we keep in one or more tensors: a map there and its inverse."""
+    """How the other side stores what we keep in tensors: a map there and its inverse."""
 
     to_ours: Callable[[torch.Tensor], Tensors]
     to_theirs: Callable[..., torch.Tensor]
@@ -32,7 +34,9 @@ SAME = one_to_one(lambda theirs: theirs, lambda ours: ours)
 # A flax dense kernel (I, O), ours (O, I).
 DENSE = one_to_one(lambda theirs: theirs.transpose(0, 1), lambda ours: ours.transpose(0, 1))
 # A flax convolution kernel (H, W, I, O), ours (O, I, H, W).
-CONVOLUTION = one_to_one(lambda theirs: theirs.permute(3, 2, 0, 1), lambda ours: ours.permute(2, 3, 1, 0))
+CONVOLUTION = one_to_one(
+    lambda theirs: theirs.permute(3, 2, 0, 1), lambda ours: ours.permute(2, 3, 1, 0)
+)
 # A vector kept with the axes of the image, as old flax kept GroupNorm's: (1, 1, 1, C), ours (C,).
 IMAGE_VECTOR = one_to_one(lambda theirs: theirs.reshape(-1), lambda ours: ours.reshape(1, 1, 1, -1))
 # A 1x1 convolution's weight (O, I, 1, 1) that acts as a dense layer, ours (O, I).
@@ -57,7 +61,9 @@ def heads_in(num_heads: int) -> Form:
 
 def heads_bias(num_heads: int) -> Form:
     """A flax bias of heads (A, E), ours (A E,)."""
-    return one_to_one(lambda theirs: theirs.flatten(), lambda ours: ours.unflatten(0, (num_heads, -1)))
+    return one_to_one(
+        lambda theirs: theirs.flatten(), lambda ours: ours.unflatten(0, (num_heads, -1))
+    )
 
 
 def fused(num_parts: int) -> Form:
@@ -75,7 +81,7 @@ def stacked(form: Form) -> Form:
 
 @dataclass(frozen=True)
 class Rule:
-    """One array of theirs, the parameters of ours it holds (named as in the encoder), and its form."""
+    """One array of theirs, our parameters that it holds (by the encoder's names), its form."""
 
     theirs: str
     ours: tuple[str, ...]
@@ -87,7 +93,9 @@ def rule(theirs: str, *ours: str, form: Form = SAME) -> Rule:
     return Rule(theirs, ours, form)
 
 
-def rename(pairs: dict[str, str], *, theirs: str, ours: str, endings: tuple[str, ...] = ("weight", "bias")):
+def rename(
+    pairs: dict[str, str], *, theirs: str, ours: str, endings: tuple[str, ...] = ("weight", "bias")
+):
     """Returns the rules of modules whose arrays have the same names and forms on both sides.
 
     Args:
@@ -139,13 +147,15 @@ def expected_shape(entry: Rule, shapes: list[tuple[int, ...]]) -> tuple[int, ...
 
 
 def own(tensor: torch.Tensor) -> torch.Tensor:
-    """Returns the tensor contiguous and in memory of its own, so that no two parameters share any."""
+    """Returns the tensor contiguous and in memory of its own, which no other shares."""
     tensor = tensor.contiguous()
     shares = tensor.untyped_storage().nbytes() > tensor.numel() * tensor.element_size()
     return tensor.clone() if shares else tensor
 
 
-def read_parameters(arrays, rules: list[Rule], shapes: dict[str, tuple[int, ...]], *, dtype: torch.dtype | None):
+def read_parameters(
+    arrays, rules: list[Rule], shapes: dict[str, tuple[int, ...]], *, dtype: torch.dtype | None
+):
     """Reads the arrays that `rules` name.
 
     Args:
@@ -158,22 +168,24 @@ def read_parameters(arrays, rules: list[Rule], shapes: dict[str, tuple[int, ...]
         Our parameters by name.
 
     Raises:
-        ValueError: for an array that is missing or of another shape; every array is checked before the first is read.
+        ValueError: for an array that is missing or of another shape; every array is checked before
+            the first is read.
     """
     wanted = []
     for entry in rules:
         expected = expected_shape(entry, [shapes[name] for name in entry.ours])
         if entry.theirs not in arrays:
             raise ValueError(
-                f"{arrays.path}: the key {entry.theirs!r} is missing, expected an array of shape {expected} "
-                f"(for {entry.ours[0]}). The file is incomplete, or it is another kind of model"
+                f"{arrays.path}: the key {entry.theirs!r} is missing, expected an array of shape "
+                f"{expected} (for {entry.ours[0]}). The file is incomplete, or it is another kind "
+                "of model"
             )
         got = arrays.shape(entry.theirs)
         if got != expected:
             raise ValueError(
-                f"{arrays.path}: the array {entry.theirs!r} has the shape {got}, expected {expected} (for "
-                f"{entry.ours[0]}), as the shapes of the other arrays and the settings given say. Pass the settings "
-                "that fit the file, or none"
+                f"{arrays.path}: the array {entry.theirs!r} has the shape {got}, expected "
+                f"{expected} (for {entry.ours[0]}), as the shapes of the other arrays and the "
+                "settings given say. Pass the settings that fit the file, or none"
             )
         wanted.append((got, entry))
     parameters = {}
@@ -186,7 +198,9 @@ def read_parameters(arrays, rules: list[Rule], shapes: dict[str, tuple[int, ...]
     return parameters
 
 
-def write_parameters(rules: list[Rule], parameters: dict[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
+def write_parameters(
+    rules: list[Rule], parameters: dict[str, torch.Tensor]
+) -> Iterator[tuple[str, torch.Tensor]]:
     """Yields their arrays, by name, of our parameters; one at a time."""
     for entry in rules:
         yield entry.theirs, entry.form.to_theirs(*(parameters[name] for name in entry.ours))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One of our models, written as a checkpoint of another project: whole, or not at all.
 
-The rules that read a format write it. What the other side cannot hold is refused by the setting's name.
-Files are written under a temporary name and renamed when they are complete.
+The rules that read a format write it. What the other side cannot hold is refused by the setting's
+name. Files are written under a temporary name and renamed when they are complete.
 """
 
 import contextlib
@@ -23,10 +23,12 @@ from .rules import expected_shape, write_parameters
 logger = logging.get_logger(__name__)
 
 FILE_FORMATS = ("jax", "big_vision")
-# Whether the position table of a format has rows for the class token (and registers); timm can do either.
+# Whether the position table of a format has rows for the class token (and registers); timm can do
+# either.
 COVERS_PREFIX = {"jax": True, "transformers": True, "big_vision": False}
 STEM_SETTINGS = ("stem_norm_eps", "stem_weight_eps", "stem_weight_eps_placement")
-# Settings of training that a format may lack; they are said and not refused, as no output depends on them.
+# Settings of training that a format may lack; they are said and not refused, as no output depends
+# on them.
 TRAINING_SETTINGS = (
     "hidden_dropout_prob",
     "attention_probs_dropout_prob",
@@ -36,31 +38,41 @@ TRAINING_SETTINGS = (
 )
 
 
-def save_checkpoint(model, path, *, format: str, image_processor=None, layout: dict | None = None) -> Path:
+def save_checkpoint(
+    model, path, *, format: str, image_processor=None, layout: dict | None = None
+) -> Path:
     """Writes a model as a checkpoint.
 
     Args:
         model: any of the package's models.
-        path: a folder for `"vit_hf"`, `"transformers"` and `"timm"`; a file for `"jax"` and `"big_vision"`.
-        format: `"vit_hf"`, or `"transformers"`: a folder that stock transformers opens without remote code; `"timm"`: a
-            folder that `timm.create_model("local-dir:...", pretrained=True)` opens; `"jax"` and `"big_vision"`: an
-            `.npz` file as the authors' code reads it.
-        image_processor: the preprocessing that goes with it; `None` is the authors', at the model's native size.
-        layout: how a JAX file spells its arrays, where it is not to be as the model's source had it:
-            `{"prefix": "opt/target/", "names": "released" | "linen", "group_norm": "vector" | "image", "scan": True,
+        path: a folder for `"vit_hf"`, `"transformers"` and `"timm"`; a file for `"jax"` and
+            `"big_vision"`.
+        format: `"vit_hf"`, or `"transformers"`: a folder that stock transformers opens without
+            remote code; `"timm"`: a folder that `timm.create_model("local-dir:...",
+            pretrained=True)` opens; `"jax"` and `"big_vision"`: an `.npz` file as the authors' code
+            reads it.
+        image_processor: the preprocessing that goes with it; `None` is the authors', at the model's
+            native size.
+        layout: how a JAX file spells its arrays, where it is not to be as the model's source had
+            it: `{"prefix": "opt/target/", "names": "released" | "linen", "group_norm": "vector" |
+                "image", "scan": True,
             "dtype": "float32" | "bfloat16"}`, or some of these.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: for what the format cannot hold, by the name of the setting; nothing is written then.
+        ValueError: for what the format cannot hold, by the name of the setting; nothing is written
+            then.
     """
     if format not in FORMATS:
         raise ValueError(f"got format={format!r}, allowed: {', '.join(FORMATS)}")
     path = Path(path).expanduser()
     if format in FILE_FORMATS and path.is_dir():
-        raise ValueError(f"got {path}, a folder; the format {format!r} is one file: give its name, such as model.npz")
+        raise ValueError(
+            f"got {path}, a folder; the format {format!r} is one file: give its name, such as "
+            "model.npz"
+        )
     if format not in FILE_FORMATS and path.is_file():
         raise ValueError(f"got {path}, a file; the format {format!r} is a folder: give its name")
     if format == "vit_hf":
@@ -73,19 +85,29 @@ def save_checkpoint(model, path, *, format: str, image_processor=None, layout: d
     refuse(model.config, format, task)
     layout = settle_layout(model.config, format, task, layout)
     parameters = gather(model, format, task)
-    rules = [entry for entry in FOREIGN[format].rules(model.config, layout) if entry.ours[0] in parameters]
+    rules = [
+        entry
+        for entry in FOREIGN[format].rules(model.config, layout)
+        if entry.ours[0] in parameters
+    ]
     refuse_unwritten(parameters, rules, format)
     with staged(path, folder=format not in FILE_FORMATS) as place:
         if format in FILE_FORMATS:
-            write_npz(place, cast(write_parameters(rules, parameters), dtype_of(layout, parameters)))
+            write_npz(
+                place, cast(write_parameters(rules, parameters), dtype_of(layout, parameters))
+            )
         else:
-            write_folder(place, model.config, format, task, layout, image_processor, rules, parameters)
+            write_folder(
+                place, model.config, format, task, layout, image_processor, rules, parameters
+            )
     return path
 
 
 def write_folder(place: Path, config, format, task, layout, image_processor, rules, parameters):
     """Writes the weights, the configuration and the preprocessing of a folder format."""
-    shapes = [expected_shape(entry, [parameters[name].shape for name in entry.ours]) for entry in rules]
+    shapes = [
+        expected_shape(entry, [parameters[name].shape for name in entry.ours]) for entry in rules
+    ]
     dtypes = [parameters[entry.ours[0]].dtype for entry in rules]
     names = [entry.theirs for entry in rules]
     write_safetensors(
@@ -94,7 +116,7 @@ def write_folder(place: Path, config, format, task, layout, image_processor, rul
         (tensor for _, tensor in write_parameters(rules, parameters)),
     )
     if format == "transformers":
-        entries = FOREIGN[format].write_config(config, task=task)
+        entries = FOREIGN[format].write_config(config, task=task, dtype=dtypes[0])
         processor = image_processor or default_processor(config)
         processor.save_pretrained(place)
     else:
@@ -104,12 +126,16 @@ def write_folder(place: Path, config, format, task, layout, image_processor, rul
             labels=config.id2label if has_names(config) else None,
             preprocessing=image_processors.to_timm(image_processor, config.image_hw),
         )
-    (place / "config.json").write_text(json.dumps(entries, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    (place / "config.json").write_text(
+        json.dumps(entries, indent=2, sort_keys=True) + "\n", encoding="utf-8"
+    )
 
 
 def default_processor(config):
     """Returns the authors' preprocessing at the model's native size."""
-    return image_processors.build(image_processors.AUTHORS, config.image_hw, num_channels=config.num_channels)
+    return image_processors.build(
+        image_processors.AUTHORS, config.image_hw, num_channels=config.num_channels
+    )
 
 
 def has_names(config) -> bool:
@@ -127,7 +153,9 @@ def task_of(model) -> str:
 
 
 def refuse(config, format: str, task: str):
-    """Raises a `ValueError` with the setting that `format` cannot hold; says which training settings it lacks."""
+    """Raises a `ValueError` with the setting that `format` cannot hold; says which training
+    settings it lacks.
+    """
     module = FOREIGN[format]
     for name, allowed in module.HOLDS.items():
         value = getattr(config, name)
@@ -135,23 +163,40 @@ def refuse(config, format: str, task: str):
             continue
         if value not in allowed:
             raise ValueError(
-                f"the format {format!r} cannot hold {name}={value!r}; allowed: {', '.join(map(repr, allowed))}. Convert "
-                "a model with that, or write the format 'vit_hf', which holds everything"
+                f"the format {format!r} cannot hold {name}={value!r}; allowed: "
+                f"{', '.join(map(repr, allowed))}. Convert a model with that, or write the format "
+                "'vit_hf', which holds everything"
             )
     problem = module.refused(config)
     if problem is None and format == "transformers":
         problem = module.refused_by_task(config, task)
     elif problem is None and task == "masked-patch-prediction":
-        problem = "a head for masked patch prediction; save model.vit, the encoder, or write 'transformers' or 'vit_hf'"
+        problem = (
+            "a head for masked patch prediction; save model.vit, the encoder, or write 'vit_hf'"
+        )
     if problem is not None:
         raise ValueError(f"the format {format!r} cannot hold {problem}")
+    say_what_is_lost(config, format)
+
+
+def say_what_is_lost(config, format: str):
+    """Logs the settings that a format lacks and on which no output at the native size depends."""
     defaults = type(config)()
-    lacking = [name for name in TRAINING_SETTINGS if getattr(config, name) != getattr(defaults, name)]
+    lacking = [
+        name for name in TRAINING_SETTINGS if getattr(config, name) != getattr(defaults, name)
+    ]
     if format == "transformers":
         lacking = [name for name in lacking if not name.endswith("_prob")]
     if lacking:
         settings = ", ".join(f"{name}={getattr(config, name)}" for name in lacking)
-        logger.warning(f"The format {format!r} has no place for the training settings {settings}; outputs are the same.")
+        logger.warning(f"The format {format!r} has no place for the training settings {settings}.")
+    theirs = FOREIGN[format].INTERPOLATION
+    if config.interpolation != theirs and config.position_embedding == "learned_1d":
+        logger.warning(
+            f"At other image sizes a model of the format {format!r} resizes its positions by "
+            f"{theirs}, not by {config.interpolation}; at {config.image_size} the outputs are the "
+            "same."
+        )
 
 
 def settle_layout(config, format: str, task: str, layout: dict | None) -> dict:
@@ -159,19 +204,31 @@ def settle_layout(config, format: str, task: str, layout: dict | None) -> dict:
     module = FOREIGN[format]
     unknown = set(layout or {}) - set(module.DEFAULT_LAYOUT)
     if unknown:
-        raise ValueError(f"got layout={layout}, allowed for the format {format!r}: {', '.join(module.DEFAULT_LAYOUT)}")
+        raise ValueError(
+            f"got layout={layout}, allowed for the format {format!r}: "
+            f"{', '.join(module.DEFAULT_LAYOUT)}"
+        )
     remembered = config.source_layout or {}
-    settled = module.DEFAULT_LAYOUT | (remembered if remembered.get("format") == format else {}) | (layout or {})
+    settled = (
+        module.DEFAULT_LAYOUT
+        | (remembered if remembered.get("format") == format else {})
+        | (layout or {})
+    )
     if format == "transformers":
         settled["prefix"] = "" if task == "features" else "vit."
     return settled
 
 
 def gather(model, format: str, task: str) -> dict[str, torch.Tensor]:
-    """Returns the parameters by the encoder's names, with the position table as the format has it."""
+    """Returns the parameters by the encoder's names, the position table as the format has it."""
     place = "" if task == "features" else "vit."
-    parameters = {name.removeprefix(place): tensor.detach() for name, tensor in model.named_parameters()}
-    if task != "masked-patch-prediction" and parameters.pop("embeddings.mask_token", None) is not None:
+    parameters = {
+        name.removeprefix(place): tensor.detach() for name, tensor in model.named_parameters()
+    }
+    if (
+        task != "masked-patch-prediction"
+        and parameters.pop("embeddings.mask_token", None) is not None
+    ):
         logger.warning(f"Left out the mask token, which the format {format!r} has no place for.")
     config = model.config
     covers = COVERS_PREFIX.get(format)
@@ -181,7 +238,9 @@ def gather(model, format: str, task: str) -> dict[str, torch.Tensor]:
         table = parameters["positions.0.table"]
         rows = table.new_zeros(1, config.num_prefix_tokens, table.shape[2])
         parameters["positions.0.table"] = torch.cat([rows, table], dim=1)
-    if not covers and config.prefix_position_embedding:  # the same sums, made before they are stored
+    if (
+        not covers and config.prefix_position_embedding
+    ):  # the same sums, made before they are stored
         table = parameters["positions.0.table"]
         parameters["embeddings.cls_token"] = parameters["embeddings.cls_token"] + table[:, :1]
         parameters["positions.0.table"] = table[:, 1:]
@@ -192,18 +251,27 @@ def refuse_unwritten(parameters: dict, rules: list, format: str):
     """Raises a `ValueError` where a parameter would be left behind."""
     left = set(parameters) - {name for entry in rules for name in entry.ours}
     if left:
-        raise ValueError(f"the format {format!r} has no place for the parameters {', '.join(sorted(left))}")
+        raise ValueError(
+            f"the format {format!r} has no place for the parameters {', '.join(sorted(left))}"
+        )
 
 
 def dtype_of(layout: dict, parameters: dict[str, torch.Tensor]) -> torch.dtype | None:
-    """Returns the dtype to write: the layout's where it holds every number exactly, otherwise the parameters' own."""
+    """Returns the dtype to write: the layout's where it holds every number exactly, otherwise the
+    parameters' own.
+    """
     dtype = getattr(torch, layout["dtype"])
     narrower = dtype.itemsize < max(tensor.dtype.itemsize for tensor in parameters.values())
     if not narrower:
         return None
-    if all(torch.equal(tensor.to(dtype).to(tensor.dtype), tensor) for tensor in parameters.values()):
+    if all(
+        torch.equal(tensor.to(dtype).to(tensor.dtype), tensor) for tensor in parameters.values()
+    ):
         return dtype
-    logger.warning(f"The source was stored in {layout['dtype']}, which no longer holds the weights: written as they are.")
+    logger.warning(
+        f"The source was stored in {layout['dtype']}, which no longer holds the weights: written "
+        "as they are."
+    )
     return None
 
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""transformers' in-tree ViT: `model_type: vit`, with the names of the Hub's files and those of transformers 5.
+"""transformers' in-tree ViT: `model_type: vit`, with the names of the Hub's files and those of
+transformers 5.
 
 `ViTModel`, with or without its tanh pooler (our representation layer on the class token),
 `ViTForImageClassification`, and `ViTForMaskedImageModeling` (our prediction of raw pixels).
@@ -7,8 +8,10 @@
 
 import re
 
+import torch
 from transformers import ViTConfig
 
+from ..modeling.configuration_vision_transformer import as_pair
 from .arrays import Arrays
 from .rules import POINTWISE, Description, Rule, rename, rule
 
@@ -35,6 +38,7 @@ LAYER_NAMES = {
     },
 }
 LAYERS = {"v4": "encoder.layer", "v5": "layers"}
+INTERPOLATION = "bicubic"  # how position tables are resized
 # The settings that both configurations have under one name.
 SHARED_SETTINGS = (
     "hidden_size",
@@ -76,26 +80,21 @@ ARCHITECTURES = {
 
 def rules(config, layout: dict) -> list[Rule]:
     """Returns the rules of transformers' checkpoint of a configuration, of every class there is."""
-    prefix, embeddings = layout["prefix"], "embeddings"
+    prefix, names = layout["prefix"], LAYER_NAMES[layout["names"]]
+    patches = "embeddings.patch_embeddings.projection"
     rules = [
-        rule(f"{prefix}{embeddings}.cls_token", f"{embeddings}.cls_token"),
-        rule(f"{prefix}{embeddings}.mask_token", f"{embeddings}.mask_token"),
-        rule(f"{prefix}{embeddings}.position_embeddings", "positions.0.table"),
-        *rename(
-            {f"{embeddings}.patch_embeddings.projection": f"{embeddings}.patch_embeddings.projection"},
-            theirs=prefix,
-            ours="",
-        ),
-        *rename({"layernorm": "layernorm"}, theirs=prefix, ours=""),
+        rule(f"{prefix}embeddings.cls_token", "embeddings.cls_token"),
+        rule(f"{prefix}embeddings.mask_token", "embeddings.mask_token"),
+        rule(f"{prefix}embeddings.position_embeddings", "positions.0.table"),
+        *rename({patches: patches, "layernorm": "layernorm"}, theirs=prefix, ours=""),
     ]
-    modules = {"layernorm_before": "layernorm_before", "layernorm_after": "layernorm_after"}
+    names = {"layernorm_before": "layernorm_before", "layernorm_after": "layernorm_after"} | names
     for i in range(config.num_hidden_layers):
-        for theirs, ours in (modules | LAYER_NAMES[layout["names"]]).items():
+        place = {"theirs": f"{prefix}{LAYERS[layout['names']]}.{i}.", "ours": f"layers.{i}."}
+        for theirs, ours in names.items():
             is_input = ours.endswith(("q_proj", "k_proj", "v_proj"))
             endings = ("weight",) if is_input and not config.qkv_bias else ("weight", "bias")
-            rules += rename(
-                {theirs: ours}, theirs=f"{prefix}{LAYERS[layout['names']]}.{i}.", ours=f"layers.{i}.", endings=endings
-            )
+            rules += rename({theirs: ours}, endings=endings, **place)
     if config.representation_size is not None:
         rules += rename({"pooler.dense": "pooler.representation"}, theirs=prefix, ours="")
     if config.num_labels:
@@ -114,19 +113,25 @@ def refused_by_task(config, task: str) -> str | None:
     """Returns what transformers' class for `task` cannot hold, or `None`."""
     if task == "image-classification" and config.representation_size is not None:
         return (
-            f"representation_size={config.representation_size}; allowed: None, as ViTForImageClassification has no "
-            "layer before its head. Save model.vit, which becomes a ViTModel with its pooler"
+            f"representation_size={config.representation_size}; allowed: None, as "
+            "ViTForImageClassification has no layer before its head. Save model.vit, which becomes "
+            "a ViTModel with its pooler"
         )
     if task == "masked-patch-prediction" and config.prediction_target != "raw_pixels":
         return f"prediction_target={config.prediction_target!r}; allowed: 'raw_pixels'"
     if task == "masked-patch-prediction" and config.patch_hw[0] != config.patch_hw[1]:
-        return f"patch_size={config.patch_size}; allowed: a square one, as ViTForMaskedImageModeling has one stride"
+        return (
+            f"patch_size={config.patch_size}; allowed: a square one for ViTForMaskedImageModeling"
+        )
     return None
 
 
 def recognises(arrays: Arrays) -> bool:
     """Whether the arrays are named as transformers names those of its ViT."""
-    return any(key.removeprefix("vit.") == "embeddings.patch_embeddings.projection.weight" for key in arrays)
+    return any(
+        key.removeprefix("vit.") == "embeddings.patch_embeddings.projection.weight"
+        for key in arrays
+    )
 
 
 def describe(checkpoint, *, native_image_size, wanted_image_size, overrides: dict) -> Description:
@@ -134,14 +139,31 @@ def describe(checkpoint, *, native_image_size, wanted_image_size, overrides: dic
     arrays = checkpoint.arrays
     if not checkpoint.config:
         raise ValueError(
-            f"{checkpoint.path}: transformers' ViT needs the config.json that belongs to it: pass the folder of both"
+            f"{checkpoint.path}: transformers' ViT needs the config.json that belongs to it: pass "
+            "the folder of both"
         )
-    known_names = {*SHARED_SETTINGS, "pooler_act", "encoder_stride", "id2label", "label2id", "num_labels"}
-    config = ViTConfig(**{name: value for name, value in checkpoint.config.items() if name in known_names})
+    known_names = {
+        *SHARED_SETTINGS,
+        "pooler_act",
+        "encoder_stride",
+        "id2label",
+        "label2id",
+        "num_labels",
+    }
+    config = ViTConfig(
+        **{name: value for name, value in checkpoint.config.items() if name in known_names}
+    )
     settings = {name: getattr(config, name) for name in SHARED_SETTINGS}
     for name in ("image_size", "patch_size"):
-        settings[name] = tuple(settings[name]) if isinstance(settings[name], list) else settings[name]
-    settings |= {"pooling": "cls", "class_token": True, "interpolation": "bicubic", "prefix_position_embedding": True}
+        settings[name] = (
+            tuple(settings[name]) if isinstance(settings[name], list) else settings[name]
+        )
+    settings |= {
+        "pooling": "cls",
+        "class_token": True,
+        "interpolation": INTERPOLATION,
+        "prefix_position_embedding": True,
+    }
     if native_image_size is not None:
         settings["image_size"] = native_image_size
     prefix = "vit." if any(key.startswith("vit.") for key in arrays) else ""
@@ -150,16 +172,25 @@ def describe(checkpoint, *, native_image_size, wanted_image_size, overrides: dic
     pooler = f"{prefix}pooler.dense"
     if f"{pooler}.weight" in arrays:
         if config.pooler_act != "tanh":
-            raise ValueError(f"{checkpoint.path}: got pooler_act={config.pooler_act!r}, allowed: 'tanh'")
+            raise ValueError(
+                f"{checkpoint.path}: got pooler_act={config.pooler_act!r}, allowed: 'tanh'"
+            )
         settings["representation_size"] = arrays.shape(f"{pooler}.weight")[0]
     if has_decoder:
         settings["prediction_target"] = "raw_pixels"
-        if config.encoder_stride != config.patch_size:
+        if (config.encoder_stride,) * 2 != as_pair(config.patch_size):
             raise ValueError(
-                f"{checkpoint.path}: got encoder_stride={config.encoder_stride} with patch_size={config.patch_size}; "
-                "allowed: equal ones, so that every patch predicts its own pixels"
+                f"{checkpoint.path}: got encoder_stride={config.encoder_stride} with "
+                f"patch_size={config.patch_size}; allowed: equal ones, so that every patch "
+                "predicts its own pixels"
             )
-    task = "masked-patch-prediction" if has_decoder else "image-classification" if has_head else "features"
+    task = (
+        "masked-patch-prediction"
+        if has_decoder
+        else "image-classification"
+        if has_head
+        else "features"
+    )
     return Description(
         settings=settings,
         recognised=f"transformers' {ARCHITECTURES[task]} ({names} names)",
@@ -172,11 +203,13 @@ def describe(checkpoint, *, native_image_size, wanted_image_size, overrides: dic
     )
 
 
-def write_config(config, *, task: str) -> dict:
+def write_config(config, *, task: str, dtype: torch.dtype) -> dict:
     """Returns the `config.json` of transformers' ViT."""
     settings = {name: getattr(config, name) for name in SHARED_SETTINGS}
     for name in ("image_size", "patch_size"):
-        settings[name] = list(settings[name]) if isinstance(settings[name], tuple) else settings[name]
+        settings[name] = (
+            list(settings[name]) if isinstance(settings[name], tuple) else settings[name]
+        )
     theirs = ViTConfig(**settings)
     if task == "features" and config.representation_size is not None:
         theirs.pooler_output_size = config.representation_size
@@ -186,4 +219,17 @@ def write_config(config, *, task: str) -> dict:
         theirs.id2label, theirs.label2id = config.id2label, config.label2id
         theirs.problem_type = config.problem_type
     theirs.architectures = [ARCHITECTURES[task]]
-    return {**theirs.to_dict(), "dtype": str(config.dtype or "float32").removeprefix("torch.")}
+    return {**theirs.to_dict(), "dtype": str(dtype).removeprefix("torch.")}
+
+
+# What every format's module gives, see `recognition.FOREIGN`.
+__all__ = [
+    "DEFAULT_LAYOUT",
+    "HOLDS",
+    "INTERPOLATION",
+    "REMEMBERS_LAYOUT",
+    "describe",
+    "recognises",
+    "refused",
+    "rules",
+]

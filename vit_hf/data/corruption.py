@@ -9,6 +9,7 @@ Shapes: `B` batch, `N` patches.
 """
 
 import zlib
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -66,7 +67,7 @@ class MaskedPatchCollator:
     def __init__(self, config, *, fixed: bool = False):
         self.config, self.fixed = config, fixed
 
-    def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
+    def __call__(self, rows: Sequence[Mapping]) -> dict[str, torch.Tensor]:
         """Returns `pixel_values` `(B, 3, H, W)` uint8, `bool_masked_pos` `(B, N)`,
         `patch_replacement` `(B, N)`.
         """

@@ -43,7 +43,7 @@ def load_images(
     )
     if "train" not in splits:
         raise ValueError(
-            f"got {dataset_name} with the splits {', '.join(splits)}; it needs a train split"
+            f"got {dataset_name} with the splits {', '.join(map(str, splits))}; it needs a train split"
         )
     splits = name_columns(splits, image_column=image_column, label_column=label_column)
     test_split = next((name for name in TEST_SPLITS if name in splits), None)
@@ -53,9 +53,7 @@ def load_images(
 
 
 def split_by_class(images: Dataset, *, seed: int) -> DatasetDict:
-    """Splits images at random so that train and test hold each class in the same share, and every
-    class.
-    """
+    """Splits images at random, so that train and test hold every class in the same share."""
     label = images.features["label"]
     counts = Counter(images["label"])
     rare = [label.int2str(index) for index in sorted(counts) if counts[index] < 2]
@@ -101,7 +99,7 @@ def pick(name: str | None, candidates: list[str], features, *, kind: str) -> str
     """Returns the column named, or the only candidate; otherwise a `ValueError` lists them."""
     if name is None and len(candidates) == 1:
         return candidates[0]
-    if name in features:
+    if name is not None and name in features:
         return name
     said = f"got {kind}_column={name!r}" if name else f"found {len(candidates)} {kind} columns"
     raise ValueError(
@@ -110,14 +108,9 @@ def pick(name: str | None, candidates: list[str], features, *, kind: str) -> str
 
 
 def digits() -> Dataset:
-    """scikit-learn's handwritten digits (UCI, Alpaydin and Kaynak 1998): 8x8 pixels with 17 grey
-    levels, 10 classes.
-    """
-    source = load_digits()
-    images = (source.images * (255 / 16)).round().astype("uint8")
-    features = Features(
-        {"image": Image(), "label": ClassLabel(names=[str(name) for name in source.target_names])}
-    )
-    return Dataset.from_dict(
-        {"image": list(images), "label": source.target.tolist()}, features=features
-    )
+    """scikit-learn's handwritten digits (UCI, Alpaydin and Kaynak 1998): 8x8 pixels, 17 greys."""
+    pixels, labels = load_digits(return_X_y=True)
+    images = (pixels.reshape(-1, 8, 8) * (255 / 16)).round().astype("uint8")
+    names = ClassLabel(names=[str(digit) for digit in range(10)])
+    rows = {"image": list(images), "label": labels.tolist()}
+    return Dataset.from_dict(rows, features=Features({"image": Image(), "label": names}))

@@ -57,9 +57,7 @@ class ImageTransform:
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """Returns the image in RGB, turned as its EXIF orientation says; a broken EXIF block is left
-    aside.
-    """
+    """Returns the image in RGB, turned as its EXIF says; a broken EXIF block is left aside."""
     with contextlib.suppress(OSError, SyntaxError, ValueError, KeyError, TypeError):
         image = ImageOps.exif_transpose(image)
     return image.convert("RGB")

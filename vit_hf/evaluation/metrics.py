@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Accuracy for `Trainer`, from predicted classes: no logits are hoarded."""
 
+import numpy as np
 import torch
 from transformers import EvalPrediction
 
@@ -16,4 +17,4 @@ def accuracy(prediction: EvalPrediction) -> dict[str, float]:
     """Returns the share of images whose predicted class is their label; for `Trainer`'s
     `compute_metrics`.
     """
-    return {"accuracy": float((prediction.predictions == prediction.label_ids).mean())}
+    return {"accuracy": float(np.mean(prediction.predictions == prediction.label_ids))}

@@ -40,7 +40,11 @@ def render_card(folder, results: dict, *, config, pictures: dict[str, str] | Non
         ],
     )
     card = ModelCard.from_template(
-        metadata, template_path=TEMPLATE, results=results, config=config, pictures=pictures or {}
+        metadata,
+        template_path=str(TEMPLATE),
+        results=results,
+        config=config,
+        pictures=pictures or {},
     )
     card.save(folder / "README.md")
     return folder / "README.md"

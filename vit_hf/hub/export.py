@@ -24,11 +24,10 @@ AUTO_MAP = {
 
 
 def export_checkpoint(model, folder, *, image_processor: BaseImageProcessor | None = None) -> Path:
-    """Writes a folder that opens with `AutoModel*`, `AutoImageProcessor` and `pipeline`, with or
-    without this package.
+    """Writes a folder that opens with `AutoModel*`, `AutoImageProcessor` and `pipeline`.
 
-    Without it, opening takes `trust_remote_code=True` and runs the files of `vit_hf.modeling` that
-    the folder holds.
+    Where this package is not installed, opening takes `trust_remote_code=True` and runs the files
+    of `vit_hf.modeling` that the folder holds.
 
     Args:
         model: any of the package's models.

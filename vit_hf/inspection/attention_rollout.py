@@ -23,12 +23,11 @@ def attention_rollout(
     Returns:
         `(B, rows, columns)`, each image's shares scaled to a sum of 1 over its patches.
     """
-    flow = None
+    identity = torch.eye(attentions[0].shape[-1], device=attentions[0].device)
+    flow = identity.expand(len(attentions[0]), -1, -1)  # (B, T, T)
     for maps in attentions:
-        mean = maps.float().mean(1)  # (B, T, T)
-        mean = mean + torch.eye(mean.shape[-1], device=mean.device)
-        mean = mean / mean.sum(-1, keepdim=True)
-        flow = mean if flow is None else mean @ flow
+        mixed = maps.float().mean(1) + identity
+        flow = mixed / mixed.sum(-1, keepdim=True) @ flow
     num_prefix = config.num_prefix_tokens
     to_head = flow[:, 0] if config.pooling == "cls" else flow[:, num_prefix:].mean(1)  # (B, T)
     to_head = to_head[:, num_prefix:]
@@ -58,7 +57,7 @@ def draw_attention_rollout(
         axes[0, index].set_title(titles[index], fontsize=9)
         axes[1, index].imshow(picture.mean(-1), cmap="gray", vmin=0, vmax=1)
         overlay = axes[1, index].imshow(
-            maps[index], cmap="inferno", alpha=0.65, vmin=0, vmax=highest
+            maps[index].numpy(), cmap="inferno", alpha=0.65, vmin=0, vmax=highest
         )
         for axis in axes[:, index]:
             axis.set_xticks([])

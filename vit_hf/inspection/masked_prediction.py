@@ -18,8 +18,7 @@ def draw_masked_prediction(
     bool_masked_pos: torch.Tensor,
     grid: tuple[int, int],
 ) -> Figure:
-    """Draws, for each image: the image; it with the corrupted patches grey; it with their
-    predictions put in.
+    """Draws images, the same with corrupted patches grey, and with their predictions put in.
 
     Args:
         images: `(B, C, H, W)` in [-1, 1].

@@ -7,6 +7,7 @@ re-initialised.
 
 import copy
 import difflib
+from typing import Any
 
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import logging
@@ -19,7 +20,7 @@ PLACE_ARGUMENTS = (
 )  # fmt: skip
 
 
-def load_pretrained(load, config_class: type, path, *model_args, config=None, **kwargs):
+def load_pretrained(load, config_class: Any, path, *model_args, config=None, **kwargs):
     """Loads the checkpoint at `path` as it was saved, then gives it the sizes and labels wanted.
 
     Args:
@@ -40,7 +41,10 @@ def load_pretrained(load, config_class: type, path, *model_args, config=None, **
         config = saved
     elif not isinstance(config, PreTrainedConfig):
         config = read_saved_config(config_class, config, {})
-    wanted = config_class.from_dict(config.to_dict(), **settings)
+    wanted: Any = copy.deepcopy(config)
+    for name, value in settings.items():
+        setattr(wanted, name, value)
+    wanted.validate()
     wanted.label2id = {name: index for index, name in wanted.id2label.items()}
     has_names = saved.id2label != default_names(saved.num_labels)
     new_labels = wanted.num_labels != saved.num_labels or (
@@ -74,7 +78,7 @@ def adapt(model, wanted, *, new_labels: bool):
     )
 
 
-def read_saved_config(config_class: type, path, place: dict):
+def read_saved_config(config_class: Any, path, place: dict):
     """Returns the configuration at `path` as saved; a `ValueError` where it is another model's."""
     config_dict, _ = config_class.get_config_dict(path, **place)
     model_type = config_dict.get("model_type", config_class.model_type)
@@ -87,31 +91,24 @@ def read_saved_config(config_class: type, path, place: dict):
     return config_class.from_dict(config_dict)
 
 
-def take_settings(kwargs: dict, config_class: type) -> dict:
+def take_settings(kwargs: dict, config_class: Any) -> dict:
     """Takes the configuration's settings out of `kwargs`; a `ValueError` for a misspelt one."""
-    fields = set(config_class.__dataclass_fields__) - {"dtype"} | {
-        "num_labels",
-        "output_attentions",
-    }
+    fields = set(config_class.__dataclass_fields__) - {"dtype"}
+    fields |= {"num_labels", "output_attentions"}
     settings = {name: kwargs.pop(name) for name in list(kwargs) if name in fields}
     for name in kwargs:
         close = difflib.get_close_matches(name, fields, n=1, cutoff=0.8)
         if close:
             raise ValueError(f"got {name!r}, which is not a setting. Did you mean {close[0]!r}?")
-    if (
-        "num_labels" in settings
-        and "id2label" in settings
-        and len(settings["id2label"]) != settings["num_labels"]
-    ):
-        raise ValueError(
-            f"got num_labels={settings['num_labels']} and an id2label of "
-            f"{len(settings['id2label'])}"
-        )
-    if "id2label" in settings:
-        settings["id2label"] = {int(index): name for index, name in settings["id2label"].items()}
-    elif "label2id" in settings:
-        settings["id2label"] = {int(index): name for name, index in settings["label2id"].items()}
-    settings.pop("label2id", None)  # the inverse of id2label
+    id2label = settings.get("id2label")
+    if id2label is None and settings.get("label2id") is not None:
+        id2label = {index: name for name, index in settings["label2id"].items()}
+    if id2label is not None:  # which says the count and its inverse
+        count = settings.pop("num_labels", len(id2label))
+        if count != len(id2label):
+            raise ValueError(f"got num_labels={count} and an id2label of {len(id2label)}")
+        settings.pop("label2id", None)
+        settings["id2label"] = {int(index): name for index, name in id2label.items()}
     return settings
 
 

@@ -171,9 +171,9 @@ class VisionTransformerConfig(PreTrainedConfig):
         corruption_ratio: share of patch embeddings that are corrupted in masked patch prediction.
         corruption_mix: shares of the corrupted ones that become the mask token, another patch's
             embedding, and stay.
-        source_layout: how the checkpoint that the model came from spelled its arrays (their prefix and
-            names), so that `vit_hf.converters` writes it back the same way; `None` where it did not
-            come from a foreign one. It says nothing about the model.
+        source_layout: how the checkpoint that the model came from spelled its arrays (their prefix
+            and names), so that `vit_hf.converters` writes it back the same way; `None` where it did
+            not come from a foreign one. It says nothing about the model.
 
     Raises:
         ValueError: for a name, type, value or combination that is not allowed; the message says

@@ -108,13 +108,21 @@ class VisionTransformerAttention(nn.Module):
         return ALL_ATTENTION_FUNCTIONS.get_interface(backend, eager_attention)
 
 
+class MLPLinear(nn.Linear):
+    """A dense layer of the MLP, the only ones whose fresh biases are not zeros."""
+
+    def init_weights(self):
+        """Biases normal 1e-6, as in the authors' code; weights as in every dense layer."""
+        init.normal_(self.bias, std=1e-6)
+
+
 class VisionTransformerMLP(nn.Module):
     """Two dense layers with the activation between them, each followed by dropout (B.1)."""
 
     def __init__(self, config):
         super().__init__()
-        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.fc1 = MLPLinear(config.hidden_size, config.intermediate_size)
+        self.fc2 = MLPLinear(config.intermediate_size, config.hidden_size)
         self.activation = ACT2FN[config.hidden_act]
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
@@ -122,11 +130,6 @@ class VisionTransformerMLP(nn.Module):
         """Maps `(B, T, D)` to `(B, T, D)`."""
         hidden_states = self.dropout(self.activation(self.fc1(hidden_states)))  # (B, T, M)
         return self.dropout(self.fc2(hidden_states))  # (B, T, D)
-
-    def init_weights(self):
-        """Biases normal 1e-6, as in the authors' code; weights as in every dense layer."""
-        for dense in (self.fc1, self.fc2):
-            init.normal_(dense.bias, std=1e-6)
 
 
 class LayerScale(nn.Module):

@@ -45,6 +45,9 @@ LOSSES = {
 }
 
 
+INDEX_LOSSES = ("softmax", "sigmoid", "single_label_classification")  # that take class indices
+
+
 def classification_loss(logits: torch.Tensor, labels: torch.Tensor, config) -> torch.Tensor:
     """The loss `()` that the configuration names, in float32.
 
@@ -55,16 +58,40 @@ def classification_loss(logits: torch.Tensor, labels: torch.Tensor, config) -> t
         config: its `problem_type` counts where it is set, else its `classification_loss`.
 
     Raises:
-        ValueError: for labels of another shape or outside the classes.
+        ValueError: for labels of another shape, or, where they lie on the CPU, outside the classes.
     """
-    num_labels = logits.shape[-1]
-    is_index = labels.dim() == logits.dim() - 1 and not labels.is_floating_point()
-    if not is_index and labels.shape != logits.shape and config.problem_type != "regression":
+    name, num_labels = config.problem_type or config.classification_loss, logits.shape[-1]
+    logits = logits.float()
+    if (
+        name in INDEX_LOSSES
+        and labels.shape == logits.shape[:-1]
+        and not labels.is_floating_point()
+    ):
+        check_classes(labels, num_labels)
+        labels = labels.to(logits.device, torch.long).flatten()
+        return LOSSES[name](logits.reshape(-1, num_labels), labels)
+    is_regression = name == "regression" and labels.numel() == logits.numel()
+    if labels.shape != logits.shape and not is_regression:
+        allowed = f"a number for each class {tuple(logits.shape)}"
+        if name in INDEX_LOSSES:
+            allowed = f"class indices {tuple(logits.shape[:-1])} as integers, or {allowed}"
         raise ValueError(
-            f"got labels of shape {tuple(labels.shape)} and type {labels.dtype}, allowed: class "
-            f"indices {tuple(logits.shape[:-1])} as integers, or a share for each class "
-            f"{tuple(logits.shape)}"
+            f"got labels of shape {tuple(labels.shape)} and type {labels.dtype}, allowed: {allowed}"
         )
-    logits, labels = logits.float().reshape(-1, num_labels), labels.to(logits.device)
-    labels = labels.flatten() if is_index else labels.reshape(-1, num_labels).float()
-    return LOSSES[config.problem_type or config.classification_loss](logits, labels)
+    labels = labels.to(logits.device).reshape(-1, num_labels).float()
+    return LOSSES[name](logits.reshape(-1, num_labels), labels)
+
+
+def check_classes(labels: torch.Tensor, num_labels: int):
+    """Raises a `ValueError` for class indices outside `0 ... num_labels - 1`.
+
+    An accelerator's are not looked at, as that would wait for it; it stops on them by itself.
+    """
+    if labels.device.type != "cpu" or labels.numel() == 0 or torch.compiler.is_compiling():
+        return
+    lowest, highest = (int(bound) for bound in labels.aminmax())
+    if lowest < 0 or highest >= num_labels:
+        raise ValueError(
+            f"got the label {lowest if lowest < 0 else highest}, allowed: 0 ... {num_labels - 1}, "
+            f"as the model has num_labels={num_labels}"
+        )

@@ -33,10 +33,11 @@ from .losses import classification_loss
 from .patch_targets import TARGETS, MaskedPatchPredictionOutput, check_pixel_range
 from .pooling import VisionTransformerPooler
 from .positions import Positions
-from .resnet_stem import StandardizedConv2d
 
 logger = logging.get_logger(__name__)
 
+# Of a standard normal that is cut off at -2 and 2, as jax's initialisers correct for.
+DEVIATION_OF_TRUNCATED_NORMAL = 0.87962566103423978
 Size = int | tuple[int, int]  # in pixels, `(height, width)`
 
 
@@ -116,10 +117,10 @@ class VisionTransformerPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         """The initialisation of the authors' code, where it differs from torch's."""
-        if isinstance(module, StandardizedConv2d):
-            init.lecun_normal_(module.weight)
-        elif isinstance(module, nn.Conv2d):  # the patch projection
-            init.lecun_normal_(module.weight)
+        if isinstance(module, nn.Conv2d):  # LeCun-normal, truncated at two deviations
+            deviation = module.weight[0].numel() ** -0.5 / DEVIATION_OF_TRUNCATED_NORMAL
+            bounds = {"a": -2 * deviation, "b": 2 * deviation}
+            init.trunc_normal_(module.weight, std=deviation, **bounds)
             if module.bias is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, nn.Linear):
@@ -129,7 +130,8 @@ class VisionTransformerPreTrainedModel(PreTrainedModel):
         elif isinstance(module, nn.LayerNorm | nn.GroupNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
-        elif not isinstance(module, PreTrainedModel):
+        # transformers skips modules that own no parameter, so `init_weights` is of those that do.
+        if not isinstance(module, PreTrainedModel):
             getattr(module, "init_weights", lambda: None)()
 
 
