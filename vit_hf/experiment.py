@@ -146,7 +146,8 @@ def write_results(results: dict, output_dir: Path, *, config, pictures: dict[str
         *(output_dir / "figures" / name for name in pictures),
     ):
         shutil.copyfile(file, checkpoint / file.name)
-    render_card(checkpoint, results, config=config, pictures=pictures)
+    name = results["model_name"]
+    render_card(checkpoint, config=config, name=name, results=results, pictures=pictures)
     reopened = results["reopened"]
     pairs = zip(reopened["predictions"], reopened["labels"], strict=True)
     say(

@@ -9,7 +9,13 @@ import sysconfig
 
 import pytest
 import torch
-from transformers import AutoImageProcessor, AutoModelForImageClassification
+from PIL import Image
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    ViTImageProcessorPil,
+    pipeline,
+)
 
 from vit_hf import (
     VisionTransformerConfig,
@@ -17,7 +23,7 @@ from vit_hf import (
     VisionTransformerForMaskedPatchPrediction,
     VisionTransformerModel,
 )
-from vit_hf.hub import export_checkpoint
+from vit_hf.hub import export_checkpoint, render_card
 
 SMALL = {
     "hidden_size": 32,
@@ -144,6 +150,29 @@ def test_with_the_package_no_trust_is_needed(tmp_path):
     processor = AutoImageProcessor.from_pretrained(folder)
     assert (processor.size["height"], processor.size["width"]) == model.config.image_hw
     assert processor.do_convert_rgb
+
+
+def test_any_image_goes_through_a_pipeline_whatever_processor_was_given(tmp_path):
+    model = random_model("AutoModelForImageClassification", {"image_size": 32})
+    processor = ViTImageProcessorPil(size={"height": 16, "width": 48})  # without do_convert_rgb
+    folder = export_checkpoint(model, tmp_path / "checkpoint", image_processor=processor)
+    classify = pipeline("image-classification", model=str(folder))
+    for mode in ("RGB", "L", "LA", "P", "RGBA", "CMYK", "1"):
+        assert len(classify(Image.new(mode, (20, 30)))) == 5
+        pixels = AutoImageProcessor.from_pretrained(folder)(Image.new(mode, (20, 30)))
+        assert pixels["pixel_values"][0].shape == (3, 16, 48)
+
+
+def test_a_card_tells_where_the_weights_come_from_and_what_was_measured(tmp_path):
+    model = random_model("AutoModelForImageClassification", {})
+    comparison = {"between": "source and result", "largest_difference": {"logits": 2.5e-6}}
+    parity = {"source": "ViT-B_16.npz", "recognised": "JAX", "changes": ["Resampled."]}
+    parity |= {"images": {"num_images": 4, "sha256": "abc"}, "comparisons": [comparison]}
+    (tmp_path / "parity.json").write_text(json.dumps(parity))
+    folder = export_checkpoint(model, tmp_path / "model", parity=tmp_path / "parity.json")
+    card = render_card(folder, config=model.config, name="a model").read_text()
+    assert "`ViT-B_16.npz`" in card and "logits 2.5e-06" in card and "- Resampled." in card
+    assert "license" not in card and "## Results" not in card  # neither is known of foreign weights
 
 
 def test_exporting_what_was_exported_and_onto_an_old_export(tmp_path):

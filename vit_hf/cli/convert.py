@@ -139,6 +139,11 @@ def report(arguments: Arguments, loaded, processor, destination: Path) -> int:
         )
     if arguments.verify:
         print(f"wrote: {write_account(account, destination)}")
+    if arguments.to == "vit_hf":
+        from ..hub import render_card
+
+        config = loaded.model.config
+        print(f"wrote: {render_card(destination, config=config, name=destination.name)}")
     largest = max(
         max(comparison["largest_difference"].values()) for comparison in account["comparisons"]
     )

@@ -200,7 +200,7 @@ def list_safetensors(path: Path) -> dict[str, StoredArray]:
                 f"{path}: the safetensors header cannot be read ({error!r}): fetch it again"
             ) from error
     start, size = 8 + length, path.stat().st_size
-    end = start + max((int(entry[3]) for entry in entries.values()), default=0)
+    end = start + max((last for _, _, _, last in entries.values()), default=0)
     if end > size:
         raise ValueError(
             f"{path}: the file is truncated: expected {end} bytes, got {size}. Fetch it again"

@@ -69,6 +69,11 @@ def load_image_processor(
     )
 
 
+def authors_processor(config):
+    """Returns the authors' preprocessing at a model's native size."""
+    return build(AUTHORS, config.image_hw, num_channels=config.num_channels)
+
+
 def build(
     settings: dict, image_hw: tuple[int, ...], *, num_channels: int = 3, resized: bool = False
 ):

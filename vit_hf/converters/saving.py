@@ -78,7 +78,7 @@ def save_checkpoint(
     if format == "vit_hf":
         with staged(path, folder=True) as place:
             model.save_pretrained(place)
-            processor = image_processor or default_processor(model.config)
+            processor = image_processor or image_processors.authors_processor(model.config)
             processor.save_pretrained(place)
         return path
     task = task_of(model)
@@ -117,7 +117,7 @@ def write_folder(place: Path, config, format, task, layout, image_processor, rul
     )
     if format == "transformers":
         entries = FOREIGN[format].write_config(config, task=task, dtype=dtypes[0])
-        processor = image_processor or default_processor(config)
+        processor = image_processor or image_processors.authors_processor(config)
         processor.save_pretrained(place)
     else:
         entries = FOREIGN[format].write_config(
@@ -128,13 +128,6 @@ def write_folder(place: Path, config, format, task, layout, image_processor, rul
         )
     (place / "config.json").write_text(
         json.dumps(entries, indent=2, sort_keys=True) + "\n", encoding="utf-8"
-    )
-
-
-def default_processor(config):
-    """Returns the authors' preprocessing at the model's native size."""
-    return image_processors.build(
-        image_processors.AUTHORS, config.image_hw, num_channels=config.num_channels
     )
 
 

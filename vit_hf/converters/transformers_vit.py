@@ -191,12 +191,14 @@ def describe(checkpoint, *, native_image_size, wanted_image_size, overrides: dic
         if has_head
         else "features"
     )
+    names_given = checkpoint.config.get("id2label") or {}
+    labels = {int(index): name for index, name in names_given.items()} or None
     return Description(
         settings=settings,
         recognised=f"transformers' {ARCHITECTURES[task]} ({names} names)",
         task=task,
         num_labels=arrays.shape("classifier.weight")[0] if has_head else None,
-        id2label=config.id2label if has_head and checkpoint.config.get("id2label") else None,
+        id2label=labels if has_head else None,
         layout={"names": names, "prefix": prefix},
         head_keys=("classifier.weight", "classifier.bias"),
         representation_keys=(f"{pooler}.weight", f"{pooler}.bias"),

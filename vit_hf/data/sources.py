@@ -43,7 +43,7 @@ def load_images(
     )
     if "train" not in splits:
         raise ValueError(
-            f"got {dataset_name} with the splits {', '.join(map(str, splits))}; it needs a train split"
+            f"got {dataset_name} with the splits {', '.join(map(str, splits))}; it needs 'train'"
         )
     splits = name_columns(splits, image_column=image_column, label_column=label_column)
     test_split = next((name for name in TEST_SPLITS if name in splits), None)

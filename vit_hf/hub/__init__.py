@@ -2,6 +2,6 @@
 """Leaving the house: folders that anyone opens, and their model cards."""
 
 from .card import render_card
-from .export import default_image_processor, export_checkpoint
+from .export import export_checkpoint
 
-__all__ = ["default_image_processor", "export_checkpoint", "render_card"]
+__all__ = ["export_checkpoint", "render_card"]

@@ -8,10 +8,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from transformers import ViTImageProcessorPil
 from transformers.image_processing_utils import BaseImageProcessor
 
 from .. import modeling
+from ..converters.image_processors import authors_processor
 
 # Which class of the suitcase each Auto class opens; `save_pretrained` writes the saved one alone.
 MODELING = "modeling_vision_transformer"
@@ -23,7 +23,9 @@ AUTO_MAP = {
 }
 
 
-def export_checkpoint(model, folder, *, image_processor: BaseImageProcessor | None = None) -> Path:
+def export_checkpoint(
+    model, folder, *, image_processor: BaseImageProcessor | None = None, parity=None
+) -> Path:
     """Writes a folder that opens with `AutoModel*`, `AutoImageProcessor` and `pipeline`.
 
     Where this package is not installed, opening takes `trust_remote_code=True` and runs the files
@@ -33,6 +35,8 @@ def export_checkpoint(model, folder, *, image_processor: BaseImageProcessor | No
         model: any of the package's models.
         folder: where to; made if it is not there, its files replaced once all are written.
         image_processor: the preprocessing; `None` is the authors', at the model's native size.
+        parity: the `parity.json` of the conversion that the weights come from, carried along where
+            it is given; see `vit-hf convert --verify`.
 
     Returns:
         The folder.
@@ -51,28 +55,23 @@ def export_checkpoint(model, folder, *, image_processor: BaseImageProcessor | No
         for file in Path(modeling.__file__).parent.glob("*.py"):
             if file.name != "__init__.py":
                 shutil.copyfile(file, staged / file.name)
-        image_processor = image_processor or default_image_processor(model.config)
-        image_processor.save_pretrained(staged)
-        # The name every release of transformers knows; without torchvision it opens the PIL twin.
-        write_json(
-            staged / "preprocessor_config.json", {"image_processor_type": "ViTImageProcessor"}
-        )
+        (image_processor or authors_processor(model.config)).save_pretrained(staged)
+        if parity is not None:
+            shutil.copyfile(parity, staged / "parity.json")
+        write_json(staged / "preprocessor_config.json", preprocessing(model.config))
         for file in staged.iterdir():
             file.replace(folder / file.name)
     return folder
 
 
-def default_image_processor(config) -> ViTImageProcessorPil:
-    """The authors' preprocessing at the model's native size: squashed to it, bilinear, [-1, 1],
-    RGB.
+def preprocessing(config) -> dict:
+    """Returns what `preprocessor_config.json` holds beside the image processor's own settings.
+
+    The name is the one that every release of transformers knows; without torchvision it opens the
+    PIL twin. Grey, palette, CMYK and transparent images are errors without the conversion to RGB.
     """
-    height, width = config.image_hw
-    return ViTImageProcessorPil(
-        size={"height": height, "width": width},
-        image_mean=[0.5] * config.num_channels,
-        image_std=[0.5] * config.num_channels,
-        do_convert_rgb=config.num_channels == 3 or None,
-    )
+    entries: dict = {"image_processor_type": "ViTImageProcessor"}
+    return entries | ({"do_convert_rgb": True} if config.num_channels == 3 else {})
 
 
 def write_json(path: Path, entries: dict):
