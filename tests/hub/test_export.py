@@ -73,6 +73,7 @@ OPEN = """
 import importlib.util, json, sys, torch, transformers
 from PIL import Image
 assert importlib.util.find_spec("vit_hf") is None, "this interpreter sees the package"
+torch.set_num_threads(int(sys.argv[2]))  # sums depend on how they are shared out
 for auto_class, folder in json.loads(sys.argv[1]):
     expected = torch.load(folder + "/expected.pt", weights_only=True)
     model = getattr(transformers, auto_class).from_pretrained(folder, trust_remote_code=True).eval()
@@ -126,7 +127,8 @@ def test_exported_folders_open_without_the_package(tmp_path):
         "HF_HOME": str(tmp_path / "home"),
         "HF_HUB_OFFLINE": "1",
     }
-    command = [sys.executable, "-S", "-c", OPEN, json.dumps(folders)]
+    threads = str(torch.get_num_threads())
+    command = [sys.executable, "-S", "-c", OPEN, json.dumps(folders), threads]
     done = subprocess.run(
         command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
     )

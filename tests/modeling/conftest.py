@@ -18,7 +18,14 @@ TINY = {
     "intermediate_size": 64,
 }
 
-torch.set_num_threads(1)  # models this small lose more to waiting threads than they gain
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Models this small lose more to waiting threads than they gain."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture
