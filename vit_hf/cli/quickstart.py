@@ -40,7 +40,7 @@ class Arguments:
     )
     per_device_train_batch_size: int = field(default=32, metadata={"help": "Images a step."})
     pretrain_learning_rate: float = field(
-        default=2e-3, metadata={"help": "Peak learning rate of pre-training."}
+        default=1e-3, metadata={"help": "Peak learning rate of pre-training."}
     )
     learning_rate: float = field(
         default=1e-3, metadata={"help": "Peak learning rate of fine-tuning and the control."}
