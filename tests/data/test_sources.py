@@ -54,6 +54,22 @@ def test_columns_are_found_by_type_or_asked_for(tmp_path):
         load_images(str(tmp_path), image_column="foto")
 
 
+def test_unreadable_images_are_named_before_anything_runs(tmp_path):
+    folder = make_folder(tmp_path, counts={"cat": 6, "dog": 6})
+    (tmp_path / "cat" / "3.png").write_text("not an image")
+    whole = (tmp_path / "dog" / "2.png").read_bytes()
+    (tmp_path / "dog" / "2.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"got 2 images that cannot be read: .*3.png, .*2.png"):
+        load_images(folder)
+
+
+def test_a_flat_folder_is_told_what_it_lacks(tmp_path):
+    for index in range(3):
+        Pictures.new("RGB", (8, 8)).save(tmp_path / f"{index}.png")
+    with pytest.raises(ValueError, match="one folder per class, two classes at least"):
+        load_images(str(tmp_path))
+
+
 def test_what_is_not_there_is_said(tmp_path):
     with pytest.raises(
         ValueError, match="is no folder; give a folder of class folders, or a Hub id"

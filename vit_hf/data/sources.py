@@ -7,8 +7,10 @@ Whatever the source, the columns are `image` and `label`, and the splits `train`
 
 import math
 from collections import Counter
+from io import BytesIO
 from pathlib import Path
 
+import PIL.Image
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, load_dataset
 from sklearn.datasets import load_digits
 
@@ -46,6 +48,7 @@ def load_images(
             f"got {dataset_name} with the splits {', '.join(map(str, splits))}; it needs 'train'"
         )
     splits = name_columns(splits, image_column=image_column, label_column=label_column)
+    refuse_unreadable(splits)
     test_split = next((name for name in TEST_SPLITS if name in splits), None)
     if test_split is not None:
         return DatasetDict({"train": splits["train"], "test": splits[test_split]})
@@ -75,7 +78,28 @@ def open_dataset(dataset_name: str) -> DatasetDict:
     try:
         return load_dataset(str(Path(dataset_name).expanduser()) if looks_local else dataset_name)
     except Exception as error:  # the loaders raise many kinds, all of which mean this
-        raise ValueError(f"could not open the dataset {dataset_name!r}: {error}") from error
+        here = "" if looks_local else "; there is no folder of that name here either"
+        raise ValueError(f"could not open the dataset {dataset_name!r}: {error}{here}") from error
+
+
+def refuse_unreadable(splits: DatasetDict):
+    """Raises a `ValueError` that names the images that cannot be decoded."""
+    unreadable = []
+    for name, images in splits.items():
+        for index, row in enumerate(images.cast_column("image", Image(decode=False))):
+            stored = row["image"]
+            try:
+                with PIL.Image.open(
+                    BytesIO(stored["bytes"]) if stored["bytes"] else stored["path"]
+                ) as image:
+                    image.load()
+            except (OSError, SyntaxError, ValueError):
+                unreadable.append(stored["path"] or f"row {index} of {name}")
+    if unreadable:
+        some = ", ".join(unreadable[:3]) + (", ..." if len(unreadable) > 3 else "")
+        raise ValueError(
+            f"got {len(unreadable)} images that cannot be read: {some}; remove or replace them"
+        )
 
 
 def name_columns(
@@ -101,6 +125,11 @@ def pick(name: str | None, candidates: list[str], features, *, kind: str) -> str
         return candidates[0]
     if name is not None and name in features:
         return name
+    if name is None and not candidates:
+        raise ValueError(
+            f"found no {kind} column; the columns are {', '.join(features)}. A folder needs images "
+            "in one folder per class, two classes at least: folder/cat/1.jpg, folder/dog/1.jpg"
+        )
     said = f"got {kind}_column={name!r}" if name else f"found {len(candidates)} {kind} columns"
     raise ValueError(
         f"{said}; the columns are {', '.join(features)}: name one with --{kind}_column"
