@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The README is true: its Python runs, its commands exist, its first example is eight lines."""
 
+import json
 import re
 from pathlib import Path
 
@@ -54,3 +55,11 @@ def test_its_commands_exist():
 def test_its_links_lead_somewhere(name):
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / name).read_text()):
         assert (ROOT / target).exists(), target
+
+
+def test_its_figures_are_those_of_the_results():
+    results = json.loads((ROOT / "model_cards" / "digits" / "results.json").read_text())
+    for figure in (results["accuracy"], results["accuracy_from_scratch"]):
+        assert f"| {figure:.2%} |" in README
+    assert f"It took {results['seconds']:.0f} s" in README
+    assert f"on {results['num_test_images']} test images, seed {results['seed']}" in README
