@@ -15,6 +15,7 @@ from torch import nn
 from transformers import initialization as init
 from transformers.utils import logging
 
+from ..modeling.checkpoint_geometry import default_names
 from ..modeling.configuration_vision_transformer import VisionTransformerConfig
 from ..modeling.modeling_vision_transformer import (
     VisionTransformerForImageClassification,
@@ -252,7 +253,7 @@ def settle_head(model, kept_labels: int, num_labels: int | None, id2label) -> li
 
 def set_labels(config, num_labels: int, id2label: dict[int, str] | None):
     """Sets the classes of a configuration; without names they get transformers' default ones."""
-    config.id2label = id2label or {index: f"LABEL_{index}" for index in range(num_labels)}
+    config.id2label = id2label or default_names(num_labels)
     config.label2id = {name: index for index, name in config.id2label.items()}
 
 

@@ -25,7 +25,7 @@ from transformers.utils.generic import (
 )
 from transformers.utils.output_capturing import capture_outputs
 
-from .checkpoint_geometry import load_pretrained
+from .checkpoint_geometry import default_names, load_pretrained
 from .configuration_vision_transformer import VisionTransformerConfig
 from .embeddings import VisionTransformerEmbeddings
 from .encoder import VisionTransformerAttention, VisionTransformerLayer
@@ -248,7 +248,7 @@ class VisionTransformerForImageClassification(VisionTransformerPreTrainedModel):
                 f"got num_labels={num_labels} and id2label={id2label}; give one of them"
             )
         if id2label is None:
-            id2label = {index: f"LABEL_{index}" for index in range(num_labels or 0)}
+            id2label = default_names(num_labels or 0)
         self.config.id2label = {int(index): name for index, name in id2label.items()}
         self.config.label2id = {name: index for index, name in self.config.id2label.items()}
         self.num_labels = self.config.num_labels

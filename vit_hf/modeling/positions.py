@@ -271,10 +271,6 @@ class Positions(nn.ModuleList):
         position = self.at(layer)
         return (tokens, None) if position is None else position(tokens, grid)
 
-    def add_to(self, tokens: torch.Tensor, grid: tuple[int, int], *, layer: int) -> torch.Tensor:
-        """Returns `tokens` `(B, T, D)` as they enter encoder layer `layer`."""
-        return self(tokens, grid, layer=layer)[0]
-
     def resize(self, grid: tuple[int, int]):
         """Makes `grid` the native one of every table, in place."""
         for position in self:
