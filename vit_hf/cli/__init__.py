@@ -3,7 +3,9 @@
 
 A verb's file holds a dataclass `Arguments`, whose fields are the flags, and `run(arguments)`, which
 imports what it needs: reading `--help` loads no torch. A field that is not given to the dataclass's
-constructor, `field(init=False, metadata={"help": ...})`, is a word without a flag.
+constructor, `field(init=False, metadata={"word": nargs, "help": ...})`, is a word without a flag. A
+verb that trains has `argument_classes()` in the place of `Arguments`, as transformers' own are
+among them, and `run` takes one of each; `defaults(words)` are the flags' defaults.
 """
 
 import dataclasses
@@ -14,7 +16,13 @@ import sys
 
 VERBS = {
     "quickstart": "the whole life of a ViT on real images, in minutes on a CPU",
+    "pretrain": "train from scratch: supervised, or by masked patch prediction without labels",
+    "finetune": "fine-tune a checkpoint of any format on your images",
+    "evaluate": "measure a checkpoint's accuracy",
     "convert": "move a checkpoint between vit_hf, transformers, timm and the authors' JAX files",
+    "export": "write a folder that opens anywhere, and push it to the Hub",
+    "doctor": "examine a dataset: classes, sizes, unreadable files, duplicates between splits",
+    "recipes": "the numbers of the papers' tables, each with its source",
 }
 USAGE = """usage: vit-hf VERB [arguments]
 
@@ -50,16 +58,16 @@ def main(words: list[str] | None = None) -> int:
         )
     verb = importlib.import_module(f"vit_hf.cli.{words[0]}")
     try:
-        return verb.run(parse(verb, words)) or 0
-    except (ValueError, OSError) as error:
+        return verb.run(*parse(verb, words)) or 0
+    except (ValueError, OSError, FloatingPointError) as error:
         return fail(f"vit-hf {words[0]}: {error}")
     except KeyboardInterrupt:
         fail(f"vit-hf {words[0]}: stopped")
         return 130
 
 
-def parse(verb, words: list[str]):
-    """Turns a verb and its words into the verb's `Arguments`.
+def parse(verb, words: list[str]) -> list:
+    """Turns a verb and its words into the verb's arguments, one object of each of its dataclasses.
 
     Raises:
         SystemExit: after `--help`, and for a flag or value that is not allowed, with the nearest
@@ -67,14 +75,19 @@ def parse(verb, words: list[str]):
     """
     from transformers import HfArgumentParser
 
+    classes = verb.argument_classes() if hasattr(verb, "argument_classes") else [verb.Arguments]
     parser = HfArgumentParser(
-        verb.Arguments, prog=f"vit-hf {words[0]}", description=verb.__doc__, allow_abbrev=False
+        classes, prog=f"vit-hf {words[0]}", description=verb.__doc__, allow_abbrev=False
     )
     parser.error = lambda message: sys.exit(fail(f"{parser.prog}: {with_nearest(message)}"))
-    for field in dataclasses.fields(verb.Arguments):
-        if not field.init:
-            parser.add_argument(field.name, help=field.metadata["help"])
-    arguments, *positionals, unknown = parser.parse_args_into_dataclasses(
+    positionals = [
+        item for group in classes for item in dataclasses.fields(group) if "word" in item.metadata
+    ]
+    for item in positionals:
+        parser.add_argument(item.name, help=item.metadata["help"], nargs=item.metadata["word"])
+    if hasattr(verb, "defaults"):
+        parser.set_defaults(**verb.defaults(words[1:]))
+    *arguments, unknown = parser.parse_args_into_dataclasses(
         words[1:], return_remaining_strings=True, look_for_args_file=False
     )
     if unknown:
@@ -83,9 +96,10 @@ def parse(verb, words: list[str]):
         parser.error(
             f"got {flag!r}, which is no flag of it.{nearest(flag, flags)} `--help` lists its flags"
         )
-    for namespace in positionals:
-        for name, value in vars(namespace).items():
-            setattr(arguments, name, value)
+    if positionals:
+        *arguments, namespace = arguments
+        for item in positionals:
+            setattr(arguments[0], item.name, getattr(namespace, item.name))
     return arguments
 
 

@@ -3,7 +3,6 @@
 it gives the same numbers.
 """
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -17,10 +16,12 @@ class Arguments:
     """The arguments of `vit-hf convert`."""
 
     source: str = field(
-        init=False, metadata={"help": "A folder, a file or a Hub id; its format is recognised."}
+        init=False,
+        metadata={"word": None, "help": "A folder, a file or a Hub id; its format is recognised."},
     )
     destination: str = field(
-        init=False, metadata={"help": "A folder, or an .npz file for jax and big_vision."}
+        init=False,
+        metadata={"word": None, "help": "A folder, or an .npz file for jax and big_vision."},
     )
     to: Literal["vit_hf", "transformers", "timm", "jax", "big_vision"] = field(
         metadata={"help": "The format to write."}
@@ -75,6 +76,7 @@ def run(arguments: Arguments) -> int:
 
     from ..converters import load_image_processor, save_checkpoint
     from ..converters.loading import load
+    from ..experiment.arguments import as_size, parse_settings
 
     disable_progress_bar()
 
@@ -151,30 +153,3 @@ def report(arguments: Arguments, loaded, processor, destination: Path) -> int:
         print(f"parity: more than {TOLERANCE:.0e}: the result is not the same model; do not use it")
         return 1
     return 0
-
-
-def as_size(numbers: list[int] | None, name: str) -> int | tuple[int, int] | None:
-    """Returns one number as an int and two as `(height, width)`."""
-    if numbers is None:
-        return None
-    if len(numbers) > 2:
-        raise ValueError(
-            f"got --{name} {' '.join(map(str, numbers))}, allowed: one number, or height and width"
-        )
-    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
-
-
-def parse_settings(words: list[str] | None, name: str) -> dict:
-    """Parses words like `pooling=none` and `representation_size=null`; values are JSON, or else
-    text.
-    """
-    settings = {}
-    for word in words or ():
-        key, equals, value = word.partition("=")
-        if not equals:
-            raise ValueError(f"got --{name} {word}, allowed: name=value")
-        try:
-            settings[key] = json.loads(value)
-        except ValueError:
-            settings[key] = value
-    return settings

@@ -56,7 +56,7 @@ class Arguments:
 
 def run(arguments: Arguments) -> int:
     """Runs the quickstart; returns the exit status."""
-    from ..experiment import quickstart
+    from ..experiment.quickstart import quickstart
 
     quickstart(arguments)
     return 0

@@ -10,9 +10,13 @@ Shapes: `B` batch, `N` patches.
 
 import zlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-import numpy as np
 import torch
+
+from .collation import stack_pixels
+from .draws import derive_seed
+from .mixing import BatchAugmentation
 
 MASK_TOKEN = -1  # the model's code for "the mask token stands here"
 
@@ -55,38 +59,43 @@ def draw_corruption(
 
 
 class MaskedPatchCollator:
-    """Rows of `ImageTransform` to a batch for `VisionTransformerForMaskedPatchPrediction`.
+    """Samples of `ImageDataset` to a batch for `VisionTransformerForMaskedPatchPrediction`.
+
+    In training each image's corruption is drawn from its sample's seed; in evaluation from its
+    pixels, so that it is the same in every epoch, order and process.
 
     Args:
         config: the model's configuration: its grid, `corruption_ratio` and `corruption_mix`.
-        fixed: for evaluation, draws each image's corruption from its pixels, so that it is the same
-            in every epoch, order and process; otherwise from torch's generator, which
-            `transformers.set_seed` seeds.
+        augmentation: what happens to the batch on the device in training; mixing has no meaning
+            here.
     """
 
-    def __init__(self, config, *, fixed: bool = False):
-        self.config, self.fixed = config, fixed
+    def __init__(self, config, *, augmentation: BatchAugmentation | None = None):
+        self.config, self.augmentation = config, augmentation
 
-    def __call__(self, rows: Sequence[Mapping]) -> dict[str, torch.Tensor]:
-        """Returns `pixel_values` `(B, 3, H, W)` uint8, `bool_masked_pos` `(B, N)`,
+    def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Returns what `ImageCollator` does, and for the labels `bool_masked_pos` `(B, N)`,
         `patch_replacement` `(B, N)`.
         """
-        images = [row["pixel_values"] for row in rows]
-        corruptions = [self.corruption(image) for image in images]
+        corruptions = [self.corruption(sample) for sample in samples]
         bool_masked_pos, patch_replacement = (
             torch.stack(drawn) for drawn in zip(*corruptions, strict=True)
         )
         return {
-            "pixel_values": torch.from_numpy(np.stack(images)),
+            **stack_pixels(samples, self.augmentation),
             "bool_masked_pos": bool_masked_pos,
             "patch_replacement": patch_replacement,
         }
 
-    def corruption(self, image: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draws the corruption of one image `(3, H, W)`, see `draw_corruption`."""
+    def corruption(self, sample: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draws the corruption of one sample, see `draw_corruption`."""
+        image = sample["pixel_values"]
         rows, columns = self.config.grid_of(image.shape[1:])
-        generator = (
-            torch.Generator().manual_seed(zlib.crc32(image.tobytes())) if self.fixed else None
+        # A number after the seed keeps this from being the generator that the crop was drawn from.
+        seed = derive_seed(sample.get("seed", zlib.crc32(image.tobytes())), 1)
+        return draw_corruption(
+            rows * columns,
+            ratio=self.config.corruption_ratio,
+            mix=self.config.corruption_mix,
+            generator=torch.Generator().manual_seed(seed),
         )
-        ratio, mix = self.config.corruption_ratio, self.config.corruption_mix
-        return draw_corruption(rows * columns, ratio=ratio, mix=mix, generator=generator)

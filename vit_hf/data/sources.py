@@ -1,21 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where images come from: a Hub dataset, a folder of class folders, or the digits that scikit-learn
-ships.
+"""Where images come from: a Hub dataset, a folder of class folders, parquet or WebDataset shards,
+or the digits that scikit-learn ships.
 
-Whatever the source, the columns are `image` and `label`, and the splits `train` and `test`.
+Whatever the source, the columns are `image` (undecoded) and `label`, and the splits `train`, `test`
+and `validation`.
 """
 
-import math
 from collections import Counter
-from io import BytesIO
+from collections.abc import Sequence
 from pathlib import Path
 
-import PIL.Image
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, load_dataset
+from datasets import (
+    ClassLabel,
+    Dataset,
+    DatasetDict,
+    Features,
+    Image,
+    IterableDataset,
+    IterableDatasetDict,
+    load_dataset,
+)
 from sklearn.datasets import load_digits
+from transformers.utils import logging
 
-TEST_FRACTION = 0.2  # of a dataset that has no test split of its own
-TEST_SPLITS = ("test", "validation", "valid", "val")
+from .class_folders import open_class_folders
+from .columns import Columns, Rows, find_columns, read_values, select_columns
+from .labels import encode_labels, find_classes, is_missing, refuse_untrained
+from .splits import find_splits, split_off_test, split_off_validation
+
+logger = logging.get_logger(__name__)
+
+SHARD_FORMATS = {".parquet": "parquet", ".tar": "webdataset"}
+PATTERN = set("*?[]")  # what datasets takes for a pattern in a path
+NUM_SHARDS = 256  # of a stream that is made of images whose names are in memory
 
 
 def load_images(
@@ -24,116 +41,161 @@ def load_images(
     seed: int = 0,
     image_column: str | None = None,
     label_column: str | None = None,
-) -> DatasetDict:
-    """Loads labelled images.
+    label_names: Sequence[str] | None = None,
+    train_split: str | None = None,
+    test_split: str | None = None,
+    validation_fraction: float = 0.0,
+    streaming: bool = False,
+    require_labels: bool = True,
+) -> DatasetDict | IterableDatasetDict:
+    """Loads images.
 
     Args:
-        dataset_name: a Hub id, or a folder: of class folders, or of parquet files. `None` is the
-            1,797 handwritten digits of scikit-learn, 8x8 pixels each, which need no download.
-        seed: of the stratified split, where the source has no test split.
+        dataset_name: a Hub id, perhaps with a configuration (`id:configuration`); a folder of class
+            folders, of parquet or of WebDataset shards; a shard or a pattern (`shards/*.tar`).
+            `None` is the 1,797 handwritten digits of scikit-learn, 8x8 pixels each.
+        seed: of the splits that are drawn.
         image_column: name of the image column, needed where there are several.
-        label_column: name of the label column, likewise.
+        label_column: name of the label column, likewise; `json.label` is one within another.
+        label_names: the classes' names, in the order of their numbers, where the source does not
+            say them: needed for streams whose labels are plain texts or numbers.
+        train_split: name of the training split, where it is not called so.
+        test_split: name of the test split, likewise.
+        validation_fraction: share of the training images that is drawn for `validation`.
+        streaming: whether the images are read as they come, without a copy in the cache.
+        require_labels: whether images without labels are an error; else the labels are left out
+            where there are none.
 
     Returns:
-        The splits `train` and `test`, each with the columns `image` and `label` (a `ClassLabel`).
+        The splits: `train`; `test`, the source's own or drawn by class, unless the source is a
+        stream or has no labels; `validation` where asked for. Each has the columns `image`, rows of
+        `bytes` and `path`, and `label`, a `ClassLabel` with the same names in every split.
 
     Raises:
         ValueError: where columns, labels or splits are not found, naming those that are there.
     """
-    splits = (
-        DatasetDict({"train": digits()}) if dataset_name is None else open_dataset(dataset_name)
+    if not 0 <= validation_fraction < 1:
+        raise ValueError(f"got validation_fraction={validation_fraction}, allowed: from 0 to 1")
+    opened = open_dataset(dataset_name, streaming=streaming)
+    some = next((name for name in (train_split, "train") if name in opened), next(iter(opened)))
+    columns = find_columns(
+        opened[some].features or Features(),
+        image_column=image_column,
+        label_column=label_column,
+        require_labels=require_labels,
     )
-    if "train" not in splits:
+    found = find_splits(
+        list(opened),
+        train_split=train_split,
+        test_split=test_split,
+        is_labelled=lambda name: not require_labels or has_labels(opened[name], columns),
+    )
+    images = {split: select_columns(opened[name], columns) for split, name in found.items()}
+    if columns.label is not None:
+        images = with_classes(images, label_names, require_labels=require_labels)
+    streams = {name: rows for name, rows in images.items() if isinstance(rows, IterableDataset)}
+    if streams and validation_fraction:
         raise ValueError(
-            f"got {dataset_name} with the splits {', '.join(map(str, splits))}; it needs 'train'"
+            f"got validation_fraction={validation_fraction} of a stream, which cannot be split; "
+            "hold images out as a split of the source, or load in memory without --streaming"
         )
-    splits = name_columns(splits, image_column=image_column, label_column=label_column)
-    refuse_unreadable(splits)
-    test_split = next((name for name in TEST_SPLITS if name in splits), None)
-    if test_split is not None:
-        return DatasetDict({"train": splits["train"], "test": splits[test_split]})
-    return split_by_class(splits["train"], seed=seed)
+    if not streams:
+        images = {name: rows for name, rows in images.items() if isinstance(rows, Dataset)}
+        images = draw_splits(images, validation_fraction, seed=seed)
+        if not streaming:
+            return DatasetDict({name: rows for name, rows in images.items()})
+        streams = {name: as_stream(rows, seed=seed) for name, rows in images.items()}
+    return IterableDatasetDict({name: rows for name, rows in streams.items()})
 
 
-def split_by_class(images: Dataset, *, seed: int) -> DatasetDict:
-    """Splits images at random, so that train and test hold every class in the same share."""
-    label = images.features["label"]
-    counts = Counter(images["label"])
-    rare = [label.int2str(index) for index in sorted(counts) if counts[index] < 2]
-    if rare:
-        raise ValueError(
-            f"got one image only of {', '.join(rare)}; a stratified test split needs two a class"
-        )
-    num_test = max(len(counts), math.ceil(TEST_FRACTION * len(images)))
-    return images.train_test_split(num_test, stratify_by_column="label", seed=seed)
+def open_dataset(dataset_name: str | None, *, streaming: bool = False) -> dict[str, Rows]:
+    """Opens a source, with its own splits and columns; a `ValueError` says what is missing.
 
-
-def open_dataset(dataset_name: str) -> DatasetDict:
-    """Opens a Hub dataset or a folder; a `ValueError` says what is missing."""
-    looks_local = dataset_name.startswith((".", "/", "~")) or Path(dataset_name).exists()
-    if looks_local and not Path(dataset_name).expanduser().is_dir():
+    A folder of pictures and the digits are never streams: their images' names fit in memory.
+    """
+    if dataset_name is None:
+        return {"train": digits()}
+    path = Path(dataset_name).expanduser()
+    is_shard = path.suffix in SHARD_FORMATS
+    looks_local = dataset_name.startswith((".", "/", "~")) or path.exists() or is_shard
+    if looks_local and not path.is_dir() and not is_shard:
         raise ValueError(
             f"got {dataset_name}, which is no folder; give a folder of class folders, or a Hub id"
         )
+    if path.is_dir() and (pictures := open_class_folders(path)) is not None:
+        return {**pictures}
+    if looks_local and PATTERN & set(str(path.parent if is_shard else path)):
+        raise ValueError(
+            f"got {dataset_name}, a folder with one of {' '.join(sorted(PATTERN))} in its path, "
+            "which would be taken for a pattern; rename it"
+        )
     try:
-        return load_dataset(str(Path(dataset_name).expanduser()) if looks_local else dataset_name)
+        if is_shard and not path.is_dir():
+            shards = {"train": str(path)}
+            module = SHARD_FORMATS[path.suffix]
+            opened = load_dataset(module, data_files=shards, streaming=streaming)
+        elif looks_local:
+            opened = load_dataset(str(path), streaming=streaming)
+        else:
+            name, _, configuration = dataset_name.partition(":")
+            opened = load_dataset(name, configuration or None, streaming=streaming)
     except Exception as error:  # the loaders raise many kinds, all of which mean this
         here = "" if looks_local else "; there is no folder of that name here either"
         raise ValueError(f"could not open the dataset {dataset_name!r}: {error}{here}") from error
+    return {str(name): images for name, images in opened.items()}
 
 
-def refuse_unreadable(splits: DatasetDict):
-    """Raises a `ValueError` that names the images that cannot be decoded."""
-    unreadable = []
-    for name, images in splits.items():
-        for index, row in enumerate(images.cast_column("image", Image(decode=False))):
-            stored = row["image"]
-            try:
-                with PIL.Image.open(
-                    BytesIO(stored["bytes"]) if stored["bytes"] else stored["path"]
-                ) as image:
-                    image.load()
-            except (OSError, SyntaxError, ValueError):
-                unreadable.append(stored["path"] or f"row {index} of {name}")
-    if unreadable:
-        some = ", ".join(unreadable[:3]) + (", ..." if len(unreadable) > 3 else "")
-        raise ValueError(
-            f"got {len(unreadable)} images that cannot be read: {some}; remove or replace them"
-        )
+def has_labels(images: Rows, columns: Columns) -> bool:
+    """Whether a split has labels; of a stream, whether its first image has one."""
+    if columns.label is None:
+        return False
+    if isinstance(images, Dataset):
+        return not all(map(is_missing, read_values(images, columns.label)))
+    first = next(iter(select_columns(images.take(1), columns)), {"label": None})
+    return not is_missing(first["label"])
 
 
-def name_columns(
-    splits: DatasetDict, *, image_column: str | None, label_column: str | None
-) -> DatasetDict:
-    """Finds the image and the label column, by type, and names them `image` and `label`."""
-    features = splits["train"].features
-    images = [name for name, feature in features.items() if isinstance(feature, Image)]
-    labels = [name for name, feature in features.items() if isinstance(feature, ClassLabel)]
-    labels = labels or [name for name in ("label", "labels") if name in features]
-    image = pick(image_column, images, features, kind="image")
-    label = pick(label_column, labels, features, kind="label")
-    splits = splits.select_columns([image, label])
-    for old, new in ((image, "image"), (label, "label")):
-        splits = splits if old == new else splits.rename_column(old, new)
-    is_class_label = isinstance(splits["train"].features["label"], ClassLabel)
-    return splits if is_class_label else splits.class_encode_column("label")
+def with_classes(
+    images: dict[str, Rows], label_names: Sequence[str] | None, *, require_labels: bool
+) -> dict[str, Rows]:
+    """Makes the labels of all splits a `ClassLabel` of the training images' classes."""
+    if not require_labels and not are_labelled(images):
+        return {split: rows.remove_columns("label") for split, rows in images.items()}
+    classes = find_classes(images["train"], label_names)
+    images = {split: encode_labels(rows, classes, split=split) for split, rows in images.items()}
+    train, test = images["train"], images.get("test")
+    if isinstance(train, Dataset) and isinstance(test, Dataset):
+        refuse_untrained(train, test)
+    return images
 
 
-def pick(name: str | None, candidates: list[str], features, *, kind: str) -> str:
-    """Returns the column named, or the only candidate; otherwise a `ValueError` lists them."""
-    if name is None and len(candidates) == 1:
-        return candidates[0]
-    if name is not None and name in features:
-        return name
-    if name is None and not candidates:
-        raise ValueError(
-            f"found no {kind} column; the columns are {', '.join(features)}. A folder needs images "
-            "in one folder per class, two classes at least: folder/cat/1.jpg, folder/dog/1.jpg"
-        )
-    said = f"got {kind}_column={name!r}" if name else f"found {len(candidates)} {kind} columns"
-    raise ValueError(
-        f"{said}; the columns are {', '.join(features)}: name one with --{kind}_column"
-    )
+def are_labelled(images: dict[str, Rows]) -> bool:
+    """Whether all images have labels, by which a test split can be drawn where there is none."""
+    counts = Counter()
+    for rows in images.values():
+        if isinstance(rows, IterableDataset):
+            return False  # nobody knows before it is read
+        counts.update(read_values(rows, "label"))
+    return not any(map(is_missing, counts)) and ("test" in images or min(counts.values()) > 1)
+
+
+def draw_splits(
+    images: dict[str, Dataset], validation_fraction: float, *, seed: int
+) -> dict[str, Dataset]:
+    """Draws the splits that the source lacks: `test` of labelled images, and `validation`."""
+    train = images["train"]
+    if "test" not in images and "label" in train.column_names:
+        train, images["test"] = split_off_test(train, seed=seed)
+    if validation_fraction:
+        train, images["validation"] = split_off_validation(train, validation_fraction, seed=seed)
+    return {**images, "train": train}
+
+
+def as_stream(images: Dataset, *, seed: int) -> IterableDataset:
+    """Makes a stream of images in memory, in a seeded order: folders list them class by class."""
+    shuffled = images.shuffle(seed=seed, keep_in_memory=True, load_from_cache_file=False)
+    shuffled = shuffled.flatten_indices(keep_in_memory=True)
+    return shuffled.to_iterable_dataset(num_shards=min(NUM_SHARDS, len(images)))
 
 
 def digits() -> Dataset:

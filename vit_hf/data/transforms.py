@@ -1,19 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One image to `(3, H, W)` uint8: upright, RGB, resized; cropped and flipped at random for
-training.
+"""One image to `(3, H, W)` uint8: decoded, cropped, resized, and changed by RandAugment.
 
 For evaluation this is what the image processor saved beside a model does, so that training and
-serving see the same pixels. Normalisation waits until the batch is on the device.
+serving see the same pixels. All else that happens to a picture, from mirroring to normalisation,
+waits until the batch is on the device, see `mixing`.
 """
 
-import contextlib
 import math
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 
-CROP_RATIO = (3 / 4, 4 / 3)  # width over height of an Inception crop
+from .decoding import decode_region
+from .orientation import Box
+from .randaugment import RandAugment
+
+CROP_RATIO = (3 / 4, 4 / 3)  # width over height of an Inception crop (Szegedy et al. 2014, sec. 6)
+CROP_ATTEMPTS = 100  # after which the whole image is taken; as in TensorFlow, which the authors use
 
 
 def normalize(pixel_values: torch.Tensor) -> torch.Tensor:
@@ -22,59 +26,98 @@ def normalize(pixel_values: torch.Tensor) -> torch.Tensor:
 
 
 class ImageTransform:
-    """A batch of dataset rows to rows of uint8 pixels, for `Dataset.with_transform`.
+    """An image, in any form that `decode_image` takes, to pixels.
 
     Args:
         image_hw: height and width in pixels.
         crop_area: for training, the least share of the image's area that a random crop keeps (an
-            Inception crop); `None`, for evaluation, squashes the whole image to the size, as the
-            authors do.
-        flip: for training, whether half of the images are mirrored.
+            Inception crop; the authors' code has 0.05); `None`, for evaluation, squashes the whole
+            image to the size, as the authors do.
+        randaugment: for training, what changes the picture at random.
+        exact_decoding: whether a picture is decoded at its full size before it is resized, as
+            serving does; training is faster without, and its pixels hardly differ.
+
+    Raises:
+        ValueError: for values that are not allowed.
     """
 
     def __init__(
-        self, image_hw: tuple[int, int], *, crop_area: float | None = None, flip: bool = False
+        self,
+        image_hw: tuple[int, int],
+        *,
+        crop_area: float | None = None,
+        randaugment: RandAugment | None = None,
+        exact_decoding: bool = False,
     ):
-        self.image_hw, self.crop_area, self.flip = image_hw, crop_area, flip
+        if len(image_hw) != 2 or min(image_hw) < 1:
+            raise ValueError(f"got image_hw={image_hw}, allowed: height and width, at least 1")
+        if crop_area is not None and not 0 < crop_area <= 1:
+            raise ValueError(
+                f"got crop_area={crop_area}, allowed: above 0 and at most 1; None is no crop"
+            )
+        self.image_hw, self.crop_area = image_hw, crop_area
+        self.randaugment, self.exact_decoding = randaugment, exact_decoding
 
-    def __call__(self, rows: dict[str, list]) -> dict[str, list]:
-        """Maps the columns `image` and `label` to `pixel_values` `(3, H, W)` and `labels`."""
-        return {
-            "pixel_values": [self.pixels(image) for image in rows["image"]],
-            "labels": rows["label"],
-        }
+    def __call__(self, source: Any, *, seed: int | None = None) -> np.ndarray:
+        """Returns the pixels of one image.
 
-    def pixels(self, image: Image.Image) -> np.ndarray:
-        """Returns the pixels `(3, H, W)` in uint8 of one image."""
-        image = upright_rgb(image)
-        height, width = self.image_hw
-        box = None if self.crop_area is None else random_box(image.size, self.crop_area)
-        image = image.resize((width, height), resample=Image.Resampling.BILINEAR, box=box)
-        pixels = np.asarray(image).transpose(2, 0, 1)
-        if self.flip and torch.rand(()) < 0.5:
-            pixels = pixels[:, :, ::-1]
-        return np.ascontiguousarray(pixels)
+        Args:
+            source: the image.
+            seed: a non-negative integer, of which crop and RandAugment are a function.
+
+        Returns:
+            `(3, H, W)` uint8, contiguous.
+
+        Raises:
+            UndecodableImage: see `decode_image`.
+            ValueError: where something is random and no seed is given.
+        """
+        is_random = self.crop_area is not None or self.randaugment is not None
+        if is_random and seed is None:
+            raise ValueError(
+                "got no seed for a random crop or RandAugment; give the sample's, or use a "
+                "transform without them"
+            )
+        # Where nothing is random, nothing is drawn from it. The word keeps this stream of numbers
+        # apart from others that begin with the same seed.
+        generator = np.random.default_rng([seed or 0, *b"transform"])
+
+        def choose_box(size: tuple[int, int]) -> Box | None:
+            if self.crop_area is None:
+                return None
+            return draw_crop(size, least_area=self.crop_area, generator=generator)
+
+        picture = decode_region(
+            source, choose_box=choose_box, image_hw=self.image_hw, exact=self.exact_decoding
+        )
+        if self.randaugment is not None:
+            picture = self.randaugment(picture, generator)
+        return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))  # (3, H, W)
 
 
-def upright_rgb(image: Image.Image) -> Image.Image:
-    """Returns the image in RGB, turned as its EXIF says; a broken EXIF block is left aside."""
-    with contextlib.suppress(OSError, SyntaxError, ValueError, KeyError, TypeError):
-        image = ImageOps.exif_transpose(image)
-    return image.convert("RGB")
+def draw_crop(
+    size: tuple[int, int], *, least_area: float, generator: np.random.Generator
+) -> Box | None:
+    """Draws an Inception crop (Szegedy et al. 2014, section 6).
 
+    Its share of the area is uniform in [`least_area`, 1], width over height uniform in
+    `CROP_RATIO`, its place uniform. What does not fit into the image is drawn again.
 
-def random_box(size: tuple[int, int], least_area: float) -> tuple[float, float, float, float]:
-    """Draws an Inception crop: a share of the area from `least_area` to 1, width over height in
-    `CROP_RATIO`.
+    Args:
+        size: width and height of the image.
+        least_area: above 0, at most 1.
+        generator: what it is drawn from.
+
+    Returns:
+        The box, or `None`, the whole image, where nothing fitted.
     """
     width, height = size
-    area = width * height * torch.empty(()).uniform_(least_area, 1).item()
-    ratio = math.exp(
-        torch.empty(()).uniform_(math.log(CROP_RATIO[0]), math.log(CROP_RATIO[1])).item()
-    )
-    crop_width, crop_height = (
-        min(width, math.sqrt(area * ratio)),
-        min(height, math.sqrt(area / ratio)),
-    )
-    left, top = (torch.rand(2) * torch.tensor([width - crop_width, height - crop_height])).tolist()
-    return left, top, left + crop_width, top + crop_height
+    for _ in range(CROP_ATTEMPTS):
+        area = width * height * generator.uniform(least_area, 1)
+        ratio = generator.uniform(*CROP_RATIO)
+        crop_width, crop_height = math.sqrt(area * ratio), math.sqrt(area / ratio)
+        if crop_width <= width and crop_height <= height:
+            left = generator.uniform(0, width - crop_width)
+            top = generator.uniform(0, height - crop_height)
+            return left, top, min(left + crop_width, width), min(top + crop_height, height)
+    return None

@@ -1,62 +1,180 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The model card of an exported folder, rendered from files of results: no number is typed in."""
+"""The model card of an exported folder, rendered from the files in it: no number is typed in."""
 
 import json
+from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from PIL.Image import Resampling
+from safetensors import safe_open
+
+from ..modeling.configuration_vision_transformer import VisionTransformerConfig
+from .measures import Measure, summarise
+from .results import Run, parse_runs, read_runs
 
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
+# A card with this line is rendered anew when its folder is pushed; one without it is the user's.
+RENDERED = (
+    "<!-- Rendered by vit_hf from the files beside it. To edit it by hand, delete this line. -->"
+)
+RECIPE_PROSE = ("name", "source", "task", "table", "row", "description", "dataset", "expected")
+RECIPE_PROSE += ("starts_from", "notes", "remarks", "model")
 
 
 def render_card(
-    folder, *, config, name: str, results: dict | None = None, pictures: dict | None = None
+    folder,
+    *,
+    config: VisionTransformerConfig | None = None,
+    name: str | None = None,
+    results: Mapping | Sequence[Mapping] | None = None,
+    pictures: dict[str, str] | None = None,
+    repo_id: str | None = None,
 ) -> Path:
     """Writes the model card `README.md` of an exported folder.
 
-    A `parity.json` in the folder, the passport of a conversion, is told in the card.
+    Everything comes from the folder: `config.json`, `preprocessor_config.json`, the weights' sizes,
+    and where they are there `results.json` (`vit_hf.hub.results`), `recipe.json` and
+    `parity.json`, the passport of a conversion.
 
     Args:
         folder: the exported folder.
-        config: the model's configuration.
-        name: the model's name.
-        results: what a run's `results.json` holds, where the model was trained here.
-        pictures: captions of pictures in the folder, by path relative to it.
+        config: the model's configuration; `None` is the folder's.
+        name: the title; `None` is the run's `model_name`, or else the repository's or the folder's.
+        results: the content of a `results.json`; `None` is the folder's.
+        pictures: captions of pictures in the folder, by path relative to it; `None` are the run's.
+        repo_id: the Hub id that the card shows how to open; `None` is the folder itself.
 
     Returns:
         The card's path.
+
+    Raises:
+        ValueError: for a folder that is no exported checkpoint, and for a `results.json` that is
+            no account of a run.
     """
     folder = Path(folder)
-    parity = folder / "parity.json"
-    metadata = ModelCardData(
-        license="apache-2.0" if results else None,  # foreign weights keep their own
-        library_name="transformers",
-        pipeline_tag="image-classification" if config.num_labels else "image-feature-extraction",
-        tags=["vision", "vision-transformer", "vit", "vit_hf"],
-        model_name=name,
-        metrics=["accuracy"] if results else None,
-        eval_results=[accuracy_of(results)] if results else None,
-    )
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"got {folder}, which has no config.json; give an exported folder")
+    runs = find_runs(folder) if results is None else parse_runs(results)
+    recipe, parity = (read_if_there(folder / name) for name in ("recipe.json", "parity.json"))
+    if name is None:
+        name = runs[0].model_name if runs else (repo_id or folder.resolve().name).split("/")[-1]
+    if pictures is None:
+        pictures = next((run.pictures for run in runs), {})
+    task = task_of(read_if_there(folder / "config.json"))
     card = ModelCard.from_template(
-        metadata,
+        metadata(runs, name=name, task=task, has_passport=bool(parity)),
         template_path=str(TEMPLATE),
-        config=config,
+        marker=RENDERED,
         name=name,
-        folder=folder,
-        results=results,
-        parity=json.loads(parity.read_text()) if parity.is_file() else None,
-        pictures=pictures or {},
+        model=repo_id or str(folder),
+        task=task,
+        config=config or VisionTransformerConfig.from_pretrained(folder),
+        num_parameters=count_parameters(folder),
+        preprocessing=describe(read_if_there(folder / "preprocessor_config.json")),
+        runs=runs,
+        measures=summarise(runs),
+        commands=list(dict.fromkeys(run.command for run in runs)),
+        recipe=recipe,
+        recipe_arguments={
+            key: value for key, value in recipe.items() if key not in RECIPE_PROSE and value != {}
+        },
+        parity=parity,
+        pictures=pictures,
     )
     card.save(folder / "README.md")
     return folder / "README.md"
 
 
-def accuracy_of(results: dict) -> EvalResult:
-    """Returns the accuracy of a run in the form of the Hub's model index."""
-    return EvalResult(
-        task_type="image-classification",
-        dataset_type=results["dataset"],
-        dataset_name=results["dataset"],
-        metric_type="accuracy",
-        metric_value=results["accuracy"],
+def refresh_card(folder, *, repo_id: str | None = None) -> bool:
+    """Renders the card anew, unless it was edited by hand; returns whether it was rendered."""
+    card = Path(folder) / "README.md"
+    if card.is_file() and RENDERED not in card.read_text(encoding="utf-8"):
+        return False
+    render_card(folder, repo_id=repo_id)
+    return True
+
+
+def metadata(runs: list[Run], *, name: str, task: str, has_passport: bool) -> ModelCardData:
+    """Returns what the Hub searches and sorts by; foreign weights keep a licence of their own."""
+    ours = bool(runs) and not has_passport and not any(run.base_model for run in runs)
+    own = [metric for run in runs for metric in run.metrics if metric.of is None]
+    ids = dict.fromkeys(run.dataset.hub_id for run in runs if run.dataset.hub_id)
+    return ModelCardData(
+        license="apache-2.0" if ours else None,
+        library_name="transformers",
+        pipeline_tag=task,
+        tags=["vision", "vision-transformer", "vit", "vit_hf"],
+        base_model=next((run.base_model for run in runs if run.base_model), None),
+        datasets=list(ids) or None,
+        metrics=list(dict.fromkeys(metric.name for metric in own)) or None,
+        model_name=name if runs else None,  # the model index has it
+        eval_results=model_index(runs[0]) if runs else None,
     )
+
+
+def model_index(run: Run) -> list[EvalResult] | None:
+    """Returns the numbers of the weights in the folder, in the form of the Hub's model index."""
+    return [
+        EvalResult(
+            task_type=run.task,
+            dataset_type=run.dataset.hub_id or run.dataset.name,
+            dataset_name=run.dataset.name,
+            dataset_split=metric.split,
+            metric_type=metric.name,
+            metric_name=Measure.title(metric),
+            metric_value=metric.value,
+        )
+        for metric in run.metrics
+        if metric.of is None
+    ] or None
+
+
+def task_of(config: dict) -> str:
+    """Returns the pipeline that opens the weights."""
+    is_classifier = any("Classification" in name for name in config.get("architectures") or [])
+    return "image-classification" if is_classifier else "image-feature-extraction"
+
+
+def find_runs(folder: Path) -> list[Run]:
+    """Returns the runs that the folder's `results.json` tells of, none where it has none."""
+    path = folder / "results.json"
+    return read_runs(path) if path.is_file() else []
+
+
+def read_if_there(path: Path) -> dict:
+    """Returns the content of a JSON file; an empty dict where there is none."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def count_parameters(folder: Path) -> int:
+    """Returns the number of parameters in a folder's weights, whose headers alone are read."""
+    total = 0
+    for file in folder.glob("model*.safetensors"):
+        with safe_open(file, framework="pt") as tensors:
+            total += sum(prod(tensors.get_slice(key).get_shape()) for key in tensors.keys())  # noqa: SIM118
+    return total
+
+
+def describe(preprocessing: dict) -> list[str]:
+    """Returns the steps that an image processor's settings make of an image, in words."""
+    steps = ["converted to RGB"] if preprocessing.get("do_convert_rgb") else []
+    if preprocessing.get("do_resize"):
+        kernel = Resampling(preprocessing.get("resample", Resampling.BILINEAR)).name.lower()
+        steps.append(f"resized to {in_pixels(preprocessing['size'])} ({kernel})")
+    if preprocessing.get("do_center_crop"):
+        steps.append(f"cropped to the central {in_pixels(preprocessing['crop_size'])}")
+    if preprocessing.get("do_rescale"):
+        steps.append(f"scaled by {preprocessing['rescale_factor']:.6g}")
+    if preprocessing.get("do_normalize"):
+        mean, deviation = (preprocessing[key] for key in ("image_mean", "image_std"))
+        steps.append(f"normalised with mean {mean} and deviation {deviation}")
+    return steps
+
+
+def in_pixels(size: dict) -> str:
+    """Returns a processor's size in words."""
+    if size.get("shortest_edge"):
+        return f"{size['shortest_edge']} pixels on the shorter side"
+    return f"{size['height']}x{size['width']} pixels"

@@ -21,6 +21,9 @@ AUTO_MAP = {
     "AutoModelForImageClassification": f"{MODELING}.VisionTransformerForImageClassification",
     "AutoModelForMaskedImageModeling": f"{MODELING}.VisionTransformerForMaskedPatchPrediction",
 }
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+# What a run or a conversion leaves beside the weights, for the card.
+ACCOUNTS = ("parity.json", "recipe.json", "results.json", "*.png")
 
 
 def export_checkpoint(
@@ -62,6 +65,27 @@ def export_checkpoint(
         for file in staged.iterdir():
             file.replace(folder / file.name)
     return folder
+
+
+def missing_from_export(folder) -> list[str]:
+    """Returns what a folder lacks of an exported checkpoint; nothing where it is one."""
+    folder = Path(folder)
+    config = folder / "config.json"
+    if not config.is_file():
+        return ["config.json"]
+    auto_map = json.loads(config.read_text(encoding="utf-8")).get("auto_map") or {}
+    missing = [f"{name} in its auto_map" for name in AUTO_MAP if name not in auto_map]
+    files = {f"{reference.split('.')[0]}.py" for reference in AUTO_MAP.values()}
+    files |= {"preprocessor_config.json"}
+    missing += sorted(name for name in files if not (folder / name).is_file())
+    return missing if any((folder / name).is_file() for name in WEIGHTS) else [*missing, WEIGHTS[0]]
+
+
+def copy_accounts(source, folder):
+    """Copies what the card of a checkpoint is rendered from, out of the folder it was in before."""
+    for pattern in ACCOUNTS:
+        for file in Path(source).glob(pattern):
+            shutil.copyfile(file, Path(folder) / file.name)
 
 
 def preprocessing(config) -> dict:

@@ -1,32 +1,340 @@
 # SPDX-License-Identifier: Apache-2.0
-"""transformers' `Trainer` with what a ViT needs: pixels normalised on the device, weight decay on
-kernels only.
+"""transformers' `Trainer` with what a ViT needs; its loop is transformers' own.
+
+Batches are a function of the seed and their number, see `data.draws`; each step's dropout is a
+function of the seed and the step. So a run that was killed goes on from its newest checkpoint, bit
+for bit as if nothing had happened, and several processes do what one does.
 """
+
+import contextlib
+import copy
+import json
+import shutil
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 from transformers import Trainer
+from transformers.trainer_utils import rotate_checkpoints
 
-from ..data.transforms import normalize
+from ..data.collation import ImageCollator
+from ..data.dataset import ImageDataset
+from ..data.draws import EpochBatches, derive_seed
+from ..data.mixing import augment
+from ..data.stream import StreamBatches
+from ..planning import training_flops
+from .arguments import VisionTransformerTrainingArguments
+from .averaging import averaged_weights, keep_average
+from .bad_images import BadImages
+from .checkpoints import STAGING, find_checkpoint, publish
+from .divergence import NonFiniteLoss, first_bad_module
+from .drop_path_schedule import DropPathSchedule
+from .parameter_groups import decayed_names, parameter_groups
+from .throughput import Throughput, measured_limit
+
+PLACES = "stream_places_{rank}.json"  # in a checkpoint: where the lanes of a stream stood
+
+
+class EpochLoader(DataLoader):
+    """A `DataLoader` whose batches know their epoch."""
+
+    def set_epoch(self, epoch: int):
+        """Chooses the epoch; the `Trainer` calls this."""
+        if isinstance(self.batch_sampler, EpochBatches):
+            self.batch_sampler.set_epoch(epoch)
 
 
 class VisionTransformerTrainer(Trainer):
-    """A `Trainer` for the models of this package; its loop is transformers' own."""
+    """A `Trainer` for the models of this package.
+
+    `args` is a `VisionTransformerTrainingArguments`. The training set is an `ImageDataset`, or for
+    a stream a function from its options (`batch_size`, `num_lanes`, `places`) to an `ImageStream`.
+    Any other dataset that a `Trainer` takes is dealt as transformers deals it.
+
+    Raises:
+        ValueError: for arguments of another class.
+    """
+
+    def __init__(self, *args, data_collator=None, **kwargs):
+        super().__init__(*args, data_collator=data_collator or ImageCollator(), **kwargs)
+        if not isinstance(self.args, VisionTransformerTrainingArguments):
+            raise ValueError(
+                f"got args of the class {type(self.args).__name__}, allowed: "
+                "VisionTransformerTrainingArguments, which takes the same settings"
+            )
+        size = (
+            None
+            if callable(self.train_dataset) or self.train_dataset is None
+            else len(self.train_dataset)
+        )
+        self.bad_images = BadImages(Path(self.args.output_dir), self.args.max_bad_fraction, size)
+        self.places: dict[int, dict] = {}  # of the lanes of a stream, after the batches taken
+        self.throughput: Throughput | None = None
+        self.micro_step = 0  # of the accumulated batches of this update
+        self.staging_dir: str | None = None  # where a checkpoint is being written
+        if self.args.drop_path_warmup:
+            self.add_callback(DropPathSchedule(self.args.drop_path_warmup))
+
+    # Input
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Returns this process's batches; they are dealt here, not by accelerate."""
+        args, dataset = self.args, self.train_dataset
+        if dataset is None:
+            raise ValueError("got no train_dataset; give the trainer one to train on")
+        if not callable(dataset) and not isinstance(dataset, ImageDataset):
+            return super().get_train_dataloader()  # someone's own: as transformers would
+        deal = {"rank": args.process_index, "num_processes": args.world_size}
+        if callable(dataset):
+            if args.max_steps <= 0:
+                raise ValueError(
+                    "got a stream without max_steps: nobody knows how long it is; give --max_steps"
+                )
+            num_batches = args.max_steps * args.gradient_accumulation_steps
+            batches = StreamBatches(num_batches, **deal)
+            dataset = dataset(
+                batch_size=args.per_device_train_batch_size,
+                num_lanes=args.world_size * max(1, args.dataloader_num_workers),
+                places=self.places,
+            )
+        else:
+            batches = EpochBatches(
+                len(dataset),
+                batch_size=args.per_device_train_batch_size,
+                accumulation=args.gradient_accumulation_steps,
+                seed=args.seed if args.data_seed is None else args.data_seed,
+                **deal,
+            )
+        return EpochLoader(
+            dataset,
+            batch_sampler=batches,
+            collate_fn=self.data_collator,
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory,
+            persistent_workers=args.dataloader_persistent_workers,
+            prefetch_factor=args.dataloader_prefetch_factor,
+            multiprocessing_context=args.dataloader_multiprocessing_context,
+            generator=torch.Generator().manual_seed(args.seed),  # leaves the global one alone
+        )
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        """Takes the batches of an update, and measures how long that takes."""
+        self.micro_step = 0
+        with self.throughput.waiting() if self.throughput else contextlib.nullcontext():
+            batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        for batch in batches:
+            self.bad_images.count(len(batch["pixel_values"]), batch.pop("undecodable", ()))
+            self.places |= batch.pop("places", {})
+        return batches, num_items
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Moves a batch to the device, and augments and normalises its pixels there."""
+        for name in ("undecodable", "is_undecodable", "places"):
+            inputs.pop(name, None)
+        inputs = super()._prepare_inputs(inputs)
+        decisions = inputs.pop("augmentation", {})
+        if inputs["pixel_values"].dtype == torch.uint8:
+            num_labels = self.model.config.num_labels
+            inputs["pixel_values"], labels = augment(
+                inputs["pixel_values"], inputs.get("labels"), decisions, num_labels=num_labels
+            )
+            inputs["pixel_values"] = self.standardize(inputs["pixel_values"])
+            inputs |= {} if labels is None else {"labels": labels}
+        return inputs
+
+    def standardize(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Turns the authors' [-1, 1] into the mean and deviation of the model's own processor."""
+        processor = self.processing_class
+        if processor is None or set(processor.image_mean) | set(processor.image_std) == {0.5}:
+            return pixel_values
+        mean, deviation = (
+            torch.tensor(values, device=pixel_values.device)[:, None, None]
+            for values in (processor.image_mean, processor.image_std)
+        )
+        return pixel_values.mul(0.5).add(0.5).sub(mean).div(deviation)  # (B, 3, H, W)
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        """Evaluates one batch; an image that cannot be decoded gets the label -1, and is wrong."""
+        self.bad_images.record(inputs.get("undecodable", ()))
+        is_undecodable = inputs.get("is_undecodable")
+        loss, logits, labels = super().prediction_step(
+            model, inputs, prediction_loss_only, ignore_keys=ignore_keys
+        )
+        if is_undecodable is not None and isinstance(labels, torch.Tensor):
+            labels = labels.masked_fill(is_undecodable.to(labels.device), -1)
+        return loss, logits, labels
+
+    # Steps
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """Names the kernels of dense layers and convolutions: all that the authors' code decays.
+        """Names the parameters that decay: kernels only, as in the authors' code."""
+        return sorted(decayed_names(model))
 
-        transformers' own choice also decays the class token and the position table.
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        """Makes the optimizer: layer-wise learning rates, decay of kernels, the average."""
+        if self.optimizer is None:
+            args, model = self.args, self.model if model is None else model
+            if self.optimizer_cls_and_kwargs is not None:
+                optimizer_class, options = self.optimizer_cls_and_kwargs
+            else:
+                optimizer_class, options = self.get_optimizer_cls_and_kwargs(args, model)
+            groups = parameter_groups(
+                model,
+                num_layers=self.model.config.num_hidden_layers,
+                learning_rate=args.learning_rate,
+                weight_decay=args.weight_decay,
+                layer_decay=args.layer_decay,
+            )
+            self.optimizer = optimizer_class(groups, **options)
+            if args.ema_decay:
+                keep_average(self.optimizer, args.ema_decay, lambda: self.state.global_step)
+        return self.optimizer
+
+    def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
+        """Forward and backward of one batch, with dropout drawn from the seed and the step."""
+        args, step = self.args, self.state.global_step
+        seed = derive_seed(args.seed, step, self.micro_step, args.process_index)
+        torch.manual_seed(seed)
+        self.micro_step += 1
+        batch = dict(inputs)  # the step takes entries out of it
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if not torch.isfinite(loss):
+            torch.manual_seed(seed)
+            self.stop_diverged(f"the loss is {loss.item()}", batch)
+        return loss
+
+    def _clip_grad_norm(self, model):
+        norm = super()._clip_grad_norm(model)
+        if norm is not None and not self.args.fp16 and not torch.isfinite(torch.as_tensor(norm)):
+            self.stop_diverged(f"the norm of the gradient is {float(norm)}", None)
+        return norm
+
+    def stop_diverged(self, what: str, batch: dict[str, Any] | None):
+        """Ends a run whose numbers are not finite, before its weights are touched."""
+        where = first_bad_module(self.model, self._prepare_inputs(batch) if batch else None)
+        kept = find_checkpoint("last", self.args.output_dir)
+        raise NonFiniteLoss(
+            f"{what} at step {self.state.global_step + 1}; the first values that are not finite "
+            f"are in {where or 'nothing that a forward pass shows'}. "
+            + (f"The last good checkpoint is {kept}. " if kept else "No checkpoint was written. ")
+            + "Try a lower learning rate, a longer warm-up, or bf16 in the place of fp16"
+        )
+
+    # Logs
+
+    def train(self, resume_from_checkpoint=None, **kwargs):
+        """Trains; `resume_from_checkpoint` is a folder, "last", or true, see `find_checkpoint`."""
+        args = self.args
+        checkpoint = find_checkpoint(resume_from_checkpoint, args.output_dir)
+        if checkpoint is not None:
+            self.places = read_places(Path(checkpoint))
+        shutil.rmtree(Path(args.output_dir) / STAGING, ignore_errors=True)
+        task = "image-classification" if "labels" in self.label_names else "masked-patch-prediction"
+        flops = training_flops(self.model.config, num_images=1, task=task)
+        self.throughput = Throughput(
+            model_flops_per_image=flops,
+            device=args.device,
+            num_devices=args.world_size,
+            limit=measured_limit(
+                width=self.model.config.hidden_size,
+                device=args.device,
+                dtype=torch.bfloat16 if args.bf16 else torch.float32,
+            ),
+        )
+        return super().train(resume_from_checkpoint=checkpoint, **kwargs)
+
+    def _run_epoch(self, *args, **kwargs):
+        # transformers trains a finished run one step further when it is resumed within an epoch.
+        if self.state.global_step < self.state.max_steps:
+            super()._run_epoch(*args, **kwargs)
+
+    def _maybe_log_save_evaluate(self, *args, **kwargs):
+        # Called after each step, and once more after each epoch, when nothing was fetched since.
+        if self.throughput is not None and not self.throughput.is_between_steps:
+            training = self.args
+            images = training.per_device_train_batch_size * training.world_size
+            self.throughput.step(images * training.gradient_accumulation_steps)
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None):
+        """Logs, and with each training loss how fast it goes."""
+        if "loss" in logs and self.throughput is not None:
+            logs = {**logs, **self.throughput.log_entries()}
+        super().log(logs, start_time)
+
+    def evaluate(self, *args, **kwargs):
+        """Evaluates the averaged weights where there is an average, else the weights."""
+        with self.averaged_weights():
+            return super().evaluate(*args, **kwargs)
+
+    def averaged_weights(self):
+        """A context in which the model has its averaged weights, where there is an average."""
+        return averaged_weights(self.optimizer)
+
+    # Checkpoints
+
+    def exportable_model(self):
+        """Returns a copy of the model on the CPU, averaged weights where there is an average.
+
+        Every process must call it: sharded weights are gathered, on the main process alone.
         """
-        return [
-            f"{name}.weight" if name else "weight"
-            for name, module in model.named_modules()
-            if isinstance(module, nn.Linear | nn.Conv2d)
-        ]
+        unwrapped = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        with self.averaged_weights():
+            weights = self.accelerator.get_state_dict(self.model)
+        model = type(unwrapped)(copy.deepcopy(unwrapped.config))
+        if self.args.should_save:
+            model.load_state_dict(weights)
+        return model.eval()
 
-    def _prepare_inputs(self, inputs: dict) -> dict:
-        """Moves a batch to the device, and normalises uint8 pixels there."""
-        inputs = super()._prepare_inputs(inputs)
-        if inputs["pixel_values"].dtype == torch.uint8:
-            inputs["pixel_values"] = normalize(inputs["pixel_values"])
-        return inputs
+    def _save_checkpoint(self, model, trial):
+        """Writes a checkpoint under another name and renames it when it is whole."""
+        run_dir = Path(super()._get_output_dir(trial))
+        if self.args.should_save:
+            shutil.rmtree(run_dir / STAGING, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        self.staging_dir = str(run_dir / STAGING)
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.staging_dir = None
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            best = self.state.best_global_step
+            staged = run_dir / STAGING / f"checkpoint-{self.state.global_step}"
+            final = publish(staged, run_dir, best_step=best)
+            if best is not None:
+                self.state.best_model_checkpoint = str(run_dir / f"checkpoint-{best}")
+            rotate_checkpoints(
+                output_dir=str(final.parent),
+                save_total_limit=self.args.save_total_limit,
+                best_model_checkpoint=self.state.best_model_checkpoint,
+                use_mtime=True,
+            )
+        self.accelerator.wait_for_everyone()
+
+    def _get_output_dir(self, trial) -> str:
+        return self.staging_dir or super()._get_output_dir(trial)
+
+    def _save_rng_state(self, output_dir: str):
+        super()._save_rng_state(output_dir)
+        if self.places:
+            path = Path(output_dir) / PLACES.format(rank=self.args.process_index)
+            path.write_text(json.dumps(self.places))
+
+    # The Hub: pushing is the experiment's, which never lets training die of it.
+
+    def init_hf_repo(self, token=None, private=None):
+        """Does nothing: a run starts whether or not the Hub answers."""
+
+    def _push_from_checkpoint(self, checkpoint_folder: str):
+        """Does nothing, see `init_hf_repo`."""
+
+
+def read_places(checkpoint: Path) -> dict[int, dict]:
+    """Returns where every lane of a stream stood, from all processes' files."""
+    places = {}
+    for file in checkpoint.glob(PLACES.format(rank="*")):
+        places |= {int(lane): place for lane, place in json.loads(file.read_text()).items()}
+    return places

@@ -1,41 +1,50 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Assembly: the one file that knows all rooms, and puts them together to experiments.
+"""The quickstart: a ViT's whole life in small, on real images.
 
-`quickstart` is the paper's life of a ViT in small: self-supervised pre-training (B.1.2),
-fine-tuning at a higher resolution with interpolated positions and a fresh zero head (3.2), against
-training from scratch.
+Self-supervised pre-training (B.1.2), fine-tuning at a higher resolution with interpolated positions
+and a fresh zero head (3.2), against training from scratch.
 """
 
 import json
-import shlex
 import shutil
 import subprocess
 import sys
 import time
-from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from datasets import DatasetDict
 from matplotlib.figure import Figure
-from transformers import TrainingArguments, set_seed
+from transformers import set_seed
 
-from . import (
+from .. import (
     VisionTransformerConfig,
     VisionTransformerForImageClassification,
     VisionTransformerForMaskedPatchPrediction,
 )
-from .data import ImageTransform, MaskedPatchCollator, collate_images, load_images, normalize
-from .evaluation import accuracy, predicted_classes
-from .hub import export_checkpoint, render_card
-from .inspection import (
+from ..converters.image_processors import authors_processor
+from ..data import (
+    BatchAugmentation,
+    ImageCollator,
+    ImageDataset,
+    ImageTransform,
+    MaskedPatchCollator,
+    decode_image,
+    load_images,
+    normalize,
+)
+from ..hub import export_checkpoint, render_card
+from ..hub.results import Run, write_runs
+from ..inspection import (
     attention_rollout,
     draw_attention_rollout,
     draw_masked_prediction,
     draw_position_similarity,
 )
-from .training import VisionTransformerTrainer
+from ..training import VisionTransformerTrainer, VisionTransformerTrainingArguments
+from .inputs import Inputs
+from .results import DIGITS, account, measured
+from .running import RESULTS, make_trainer, phase_of
 
 WARMUP_SHARE = (
     0.1  # of the steps of a small run; the paper's 10,000 steps are as many of its longest
@@ -44,7 +53,7 @@ WEIGHT_DECAY = 0.1  # table 3
 CROP_AREA = 0.6  # at fine-tuning, an Inception crop that leaves a digit readable
 PRETRAIN_CROP_AREA = 0.2  # small crops show details at the scale that the higher resolution will
 NUM_PICTURES = 8  # in each figure
-VERSIONS_OF = ("vit_hf", "transformers", "torch", "datasets", "accelerate", "huggingface-hub")
+CONTROL = "the same network from scratch, with the same fine-tuning steps"
 
 REOPEN = """
 import json, sys
@@ -59,14 +68,14 @@ print(json.dumps({
 """
 
 
-def quickstart(settings) -> dict:
+def quickstart(settings) -> Run:
     """Runs the life of a small ViT and writes everything that comes of it.
 
     Args:
         settings: the flags of `vit-hf quickstart`, see `vit_hf.cli.quickstart.Arguments`.
 
     Returns:
-        What `results.json` in the output folder holds.
+        The account of the run, which `results.json` in the output folder holds.
     """
     clock = Clock()
     output_dir = Path(settings.output_dir)
@@ -77,13 +86,13 @@ def quickstart(settings) -> dict:
         image_column=settings.image_column,
         label_column=settings.label_column,
     )
+    num_test = len(images["test"])
     config = small_config(settings, images["train"].features["label"].names)
-    say(f"{len(images['train'])} training images, {len(images['test'])} test images")
+    say(f"{len(images['train'])} training images, {num_test} test images")
 
     say("1/6  pre-training by masked patch prediction, without labels, at half the resolution")
-    pretrained, pretraining_loss = pretrain_masked_patches(
-        config, images, settings, output_dir / "pretraining"
-    )
+    pretrainer = pretrain_masked_patches(config, images, settings, output_dir / "pretraining")
+    pretrained = output_dir / "pretraining"
     clock.lap("pretraining")
 
     say("2/6  fine-tuning at twice the resolution: interpolated positions, a fresh zero head")
@@ -100,66 +109,64 @@ def quickstart(settings) -> dict:
     clock.lap("from_scratch")
 
     say("4/6  evaluating both on the test images")
-    results = {
-        **describe(settings, config, images),
-        "num_parameters": model.num_parameters(),
-        "num_finetuning_steps": finetuned.state.global_step,
-        "pretraining_test_loss": pretraining_loss,
-        "accuracy": finetuned.evaluate()["eval_accuracy"],
-        "accuracy_from_scratch": control.evaluate()["eval_accuracy"],
-    }
-    results["gain"] = results["accuracy"] - results["accuracy_from_scratch"]
+    on_test = {"split": "test", "num_images": num_test}
+    loss = pretrainer.evaluate()["eval_loss"]
+    metrics = [
+        measured("accuracy", finetuned.evaluate()["eval_accuracy"], **on_test),
+        measured("accuracy", control.evaluate()["eval_accuracy"], **on_test, of=CONTROL),
+        measured("loss", loss, **on_test, of="masked patch prediction, with fixed masks"),
+    ]
 
     say("5/6  writing the checkpoint and the pictures")
     checkpoint = export_checkpoint(model, output_dir / "checkpoint")
     pictures = draw_pictures(pretrained, model, images, output_dir / "figures")
 
     say("6/6  opening the checkpoint in a fresh process, without this package")
-    results["checkpoint"] = str(checkpoint)
-    results["reopened"] = reopen(checkpoint, images, output_dir / "samples")
-    results |= {"seconds": clock.seconds(), "seconds_by_phase": clock.laps}
-    write_results(results, output_dir, config=model.config, pictures=pictures)
-    return results
+    reopened = reopen(checkpoint, images, output_dir / "samples")
+    run = account(
+        model_name=f"ViT {config.hidden_size}x{config.num_hidden_layers} on "
+        f"{settings.dataset_name or DIGITS}",
+        task="image-classification",
+        dataset_name=settings.dataset_name,
+        images=images,
+        seed=settings.seed,
+        settings=[settings],
+        metrics=metrics,
+        phases=[
+            phase_of(pretrainer, "masked patch prediction (appendix B.1.2), without labels"),
+            phase_of(finetuned, "fine-tuning"),
+        ],
+        pictures=pictures,
+        seconds=clock.seconds(),
+        details={
+            "num_parameters": model.num_parameters(),
+            "seconds_by_phase": clock.laps,
+            "reopened": reopened,
+        },
+    )
+    write_results(run, output_dir, checkpoint, config=model.config)
+    return run
 
 
-def describe(settings, config: VisionTransformerConfig, images: DatasetDict) -> dict:
-    """Describes a run: what it ran on, with which settings, command and versions."""
-    dataset = settings.dataset_name or "scikit-learn digits"
-    return {
-        "model_name": f"ViT {config.hidden_size}x{config.num_hidden_layers} on {dataset}",
-        "dataset": dataset,
-        "num_train_images": len(images["train"]),
-        "num_test_images": len(images["test"]),
-        "seed": settings.seed,
-        "settings": asdict(settings),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "versions": {name: version(name) for name in VERSIONS_OF},
-    }
-
-
-def write_results(results: dict, output_dir: Path, *, config, pictures: dict[str, str]):
+def write_results(run: Run, output_dir: Path, checkpoint: Path, *, config):
     """Writes `results.json`, adds it and the pictures to the checkpoint, prints a summary."""
-    checkpoint = Path(results["checkpoint"])
-    (output_dir / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    for file in (
-        output_dir / "results.json",
-        *(output_dir / "figures" / name for name in pictures),
-    ):
+    results = write_runs([run], output_dir / RESULTS)
+    for file in (results, *(output_dir / "figures" / name for name in run.pictures)):
         shutil.copyfile(file, checkpoint / file.name)
-    name = results["model_name"]
-    render_card(checkpoint, config=config, name=name, results=results, pictures=pictures)
-    reopened = results["reopened"]
+    render_card(checkpoint, config=config, name=run.model_name)
+    accuracy, control = (metric.value for metric in run.metrics[:2])
+    reopened = run.details["reopened"]
     pairs = zip(reopened["predictions"], reopened["labels"], strict=True)
     say(
-        f"\naccuracy      {results['accuracy']:.2%} of {results['num_test_images']} test images\n"
-        f"from scratch  {results['accuracy_from_scratch']:.2%} with the same steps, "
-        f"so a gain of {100 * results['gain']:+.2f} points\n"
+        f"\naccuracy      {accuracy:.2%} of {run.dataset.splits['test']} test images\n"
+        f"from scratch  {control:.2%} with the same steps, "
+        f"so a gain of {100 * (accuracy - control):+.2f} points\n"
         f"re-opened     {sum(a == b for a, b in pairs)} of {len(reopened['labels'])} samples "
         "right through pipeline() in a fresh process\n"
-        f"took          {results['seconds']:.0f} s\n"
+        f"took          {run.seconds:.0f} s\n"
         f"checkpoint    {checkpoint}\n"
         f"pictures      {output_dir / 'figures'}\n"
-        f"results       {output_dir / 'results.json'}"
+        f"results       {results}"
     )
 
 
@@ -196,13 +203,14 @@ def small_config(settings, names: list[str]) -> VisionTransformerConfig:
 
 
 def training_arguments(
-    settings, output_dir: Path, *, num_epochs: float, num_images: int, **overrides
-) -> TrainingArguments:
-    """Returns transformers' arguments: AdamW, cosine, clip 1, as table 3 has for ImageNet."""
-    num_steps = num_epochs * -(-num_images // settings.per_device_train_batch_size)
-    return TrainingArguments(
+    settings, output_dir: Path, *, num_epochs: float, num_images: int, learning_rate: float
+) -> VisionTransformerTrainingArguments:
+    """Returns the flags of training: AdamW, cosine, clip 1, as table 3 has for ImageNet."""
+    num_steps = num_epochs * max(1, num_images // settings.per_device_train_batch_size)
+    return VisionTransformerTrainingArguments(
         output_dir=str(output_dir),
         num_train_epochs=num_epochs,
+        learning_rate=learning_rate,
         per_device_train_batch_size=settings.per_device_train_batch_size,
         per_device_eval_batch_size=4 * settings.per_device_train_batch_size,
         lr_scheduler_type="cosine",
@@ -213,21 +221,17 @@ def training_arguments(
         seed=settings.seed,
         save_strategy="no",
         logging_strategy="no",
-        report_to="none",
-        remove_unused_columns=False,
         dataloader_num_workers=0 if settings.dataset_name is None else 2,
-        dataloader_pin_memory=torch.accelerator.is_available(),
-        **overrides,
     )
 
 
 def pretrain_masked_patches(
     config: VisionTransformerConfig, images: DatasetDict, settings, output_dir: Path
-) -> tuple[Path, float]:
+) -> VisionTransformerTrainer:
     """Pre-trains by masked patch prediction at half the resolution of `config`.
 
-    Returns:
-        The folder of the checkpoint, and the loss on the test images with fixed masks.
+    The checkpoint goes to `output_dir`; `evaluate` of the trainer gives the loss on the test
+    images with fixed masks.
     """
     set_seed(settings.seed)
     height, width = config.image_hw
@@ -235,55 +239,63 @@ def pretrain_masked_patches(
         **{**config.to_dict(), "image_size": (height // 2, width // 2)}
     )
     model = VisionTransformerForMaskedPatchPrediction(config)
-    trainer = VisionTransformerTrainer(
-        model=model,
-        args=training_arguments(
+    trainer = make_trainer(
+        model,
+        Inputs(
+            train=ImageDataset(
+                images["train"], ImageTransform(config.image_hw, crop_area=PRETRAIN_CROP_AREA)
+            ),
+            evaluation=test_set(images, config),
+            collator=MaskedPatchCollator(
+                config, augmentation=BatchAugmentation(flip=settings.flip)
+            ),
+        ),
+        training_arguments(
             settings,
             output_dir,
             num_epochs=settings.pretrain_epochs,
             num_images=len(images["train"]),
             learning_rate=settings.pretrain_learning_rate,
-            label_names=["bool_masked_pos"],  # what makes the model return a loss
-            prediction_loss_only=True,
         ),
-        train_dataset=images["train"].with_transform(
-            ImageTransform(config.image_hw, crop_area=PRETRAIN_CROP_AREA, flip=settings.flip)
-        ),
-        eval_dataset=images["test"].with_transform(ImageTransform(config.image_hw)),
-        data_collator=MaskedPatchCollator(config),
+        image_processor=authors_processor(config),
     )
     trainer.train()
-    trainer.data_collator = MaskedPatchCollator(config, fixed=True)
-    loss = trainer.evaluate()["eval_loss"]
-    model.save_pretrained(output_dir)
-    return output_dir, loss
+    trainer.save_model()
+    return trainer
 
 
 def finetune(
     model: VisionTransformerForImageClassification, images: DatasetDict, settings, output_dir: Path
 ) -> VisionTransformerTrainer:
     """Fine-tunes every weight of a classifier; `evaluate` of the trainer gives the accuracy."""
-    image_hw = model.config.image_hw
+    config = model.config
     set_seed(settings.seed)
-    trainer = VisionTransformerTrainer(
-        model=model,
-        args=training_arguments(
+    trainer = make_trainer(
+        model,
+        Inputs(
+            train=ImageDataset(
+                images["train"], ImageTransform(config.image_hw, crop_area=CROP_AREA)
+            ),
+            evaluation=test_set(images, config),
+            collator=ImageCollator(BatchAugmentation(flip=settings.flip)),
+        ),
+        training_arguments(
             settings,
             output_dir,
             num_epochs=settings.num_train_epochs,
             num_images=len(images["train"]),
             learning_rate=settings.learning_rate,
         ),
-        train_dataset=images["train"].with_transform(
-            ImageTransform(image_hw, crop_area=CROP_AREA, flip=settings.flip)
-        ),
-        eval_dataset=images["test"].with_transform(ImageTransform(image_hw)),
-        data_collator=collate_images,
-        compute_metrics=accuracy,
-        preprocess_logits_for_metrics=predicted_classes,
+        image_processor=authors_processor(config),
     )
     trainer.train()
     return trainer
+
+
+def test_set(images: DatasetDict, config: VisionTransformerConfig) -> dict[str, ImageDataset]:
+    """Returns the test images, prepared as they are served."""
+    transform = ImageTransform(config.image_hw, exact_decoding=True)
+    return {"test": ImageDataset(images["test"], transform)}
 
 
 @torch.no_grad()
@@ -292,12 +304,11 @@ def draw_pictures(pretrained: Path, model, images: DatasetDict, folder: Path) ->
     folder.mkdir(parents=True, exist_ok=True)
     rows = images["test"].select(range(min(NUM_PICTURES, len(images["test"]))))
     predictor = VisionTransformerForMaskedPatchPrediction.from_pretrained(pretrained)
-    transformed = [
-        dict(row) for row in rows.with_transform(ImageTransform(predictor.config.image_hw))
-    ]
-    batch = MaskedPatchCollator(predictor.config, fixed=True)(transformed)
-    batch["pixel_values"] = normalize(batch["pixel_values"])
-    prediction = predictor(**batch).to_picture(predictor.config.image_hw)
+    samples = list(test_set({"test": rows}, predictor.config)["test"])
+    batch = MaskedPatchCollator(predictor.config)(samples)
+    pixels, masked = normalize(batch["pixel_values"]), batch["bool_masked_pos"]
+    outputs = predictor(pixels, masked, batch["patch_replacement"])
+    prediction = outputs.to_picture(predictor.config.image_hw)
     captions = {
         "masked_prediction.png": "Test images, corrupted patches, what was predicted.",
         "position_similarity.png": "Cosine similarity of the fine-tuned position embeddings.",
@@ -305,16 +316,15 @@ def draw_pictures(pretrained: Path, model, images: DatasetDict, folder: Path) ->
     }
     save(
         draw_masked_prediction(
-            batch["pixel_values"],
+            pixels,
             prediction,
-            bool_masked_pos=batch["bool_masked_pos"],
+            bool_masked_pos=masked,
             grid=predictor.config.grid,
         ),
         folder / "masked_prediction.png",
     )
     save(draw_position_similarity(model), folder / "position_similarity.png")
-    transformed = [dict(row) for row in rows.with_transform(ImageTransform(model.config.image_hw))]
-    batch = collate_images(transformed)
+    batch = ImageCollator()(list(test_set({"test": rows}, model.config)["test"]))
     pixels = normalize(batch["pixel_values"])
     outputs = model.eval()(pixels.to(model.device), output_attentions=True)
     rollout = attention_rollout(outputs.attentions, config=model.config, grid=model.config.grid)
@@ -338,7 +348,7 @@ def reopen(checkpoint: Path, images: DatasetDict, folder: Path) -> dict:
     files = []
     for index, image in enumerate(rows["image"]):
         files.append(str(folder / f"{index}.png"))
-        image.save(files[-1])
+        decode_image(image).save(files[-1])
     command = [sys.executable, "-c", REOPEN, str(checkpoint), *files]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -3,14 +3,13 @@
 
 import json
 
-import numpy as np
 import pytest
 from PIL import Image
 from transformers import AutoModelForImageClassification, pipeline
 
 from vit_hf.cli import main
 from vit_hf.cli.quickstart import Arguments
-from vit_hf.experiment import small_config
+from vit_hf.experiment.quickstart import small_config
 
 MINIATURE = [
     "--hidden_size",
@@ -32,20 +31,10 @@ MINIATURE += [
 ]
 
 
-def make_folder(folder, *, per_class: int):
-    generator = np.random.default_rng(0)
-    for name, color in {"blue": (40, 40, 220), "red": (220, 40, 40)}.items():
-        (folder / name).mkdir(parents=True)
-        for index in range(per_class):
-            pixels = np.clip(generator.normal(color, 25, (20, 26, 3)), 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(folder / name / f"{index}.png")
-    return folder
-
-
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tmp_path_factory, color_folder):
     root = tmp_path_factory.mktemp("quickstart")
-    folder = make_folder(root / "colors", per_class=15)
+    folder = color_folder(root / "colors", per_class=15)
     assert (
         main(
             [
@@ -63,29 +52,23 @@ def finished(tmp_path_factory):
 
 
 def test_results_hold_what_they_should(finished):
-    output_dir, results = finished
-    assert {
-        "accuracy",
-        "accuracy_from_scratch",
-        "num_test_images",
-        "seconds",
-        "seed",
-        "versions",
-    } <= set(results)
-    assert (
-        results["num_test_images"] == 6
-        and results["num_train_images"] == 24
-        and results["seed"] == 1
-    )
-    assert results["gain"] == results["accuracy"] - results["accuracy_from_scratch"]
-    assert results["accuracy"] == 1.0  # red and blue
-    assert results["checkpoint"] == str(output_dir / "checkpoint")
+    _, results = finished
+    assert results["dataset"]["splits"] == {"train": 24, "test": 6} and results["seed"] == 1
+    accuracy, control, loss = results["metrics"]
+    assert accuracy["name"] == control["name"] == "accuracy" and accuracy["of"] is None
+    assert "from scratch" in control["of"] and loss["name"] == "loss" and loss["value"] > 0
+    assert accuracy["value"] == 1.0 and accuracy["num_images"] == 6  # red and blue
+    low, high = accuracy["confidence_interval"]
+    assert low < 0.7 and high == 1.0  # six images say little
+    assert [phase["image size"] for phase in results["phases"]] == ["8x8", "16x16"]
+    assert all(phase["steps"] > 0 for phase in results["phases"])
 
 
 def test_it_was_reopened_without_the_package(finished):
     _, results = finished
-    assert results["reopened"]["vit_hf_is_imported"] is False
-    assert results["reopened"]["predictions"] == results["reopened"]["labels"]
+    reopened = results["details"]["reopened"]
+    assert reopened["vit_hf_is_imported"] is False
+    assert reopened["predictions"] == reopened["labels"]
 
 
 def test_the_checkpoint_classifies_through_a_pipeline(finished):
@@ -102,7 +85,7 @@ def test_the_checkpoint_classifies_through_a_pipeline(finished):
 def test_card_and_pictures_are_written(finished):
     output_dir, results = finished
     card = (output_dir / "checkpoint" / "README.md").read_text()
-    assert f"{100 * results['accuracy']:.2f} %" in card and "seed | 1" in card
+    assert f"{100 * results['metrics'][0]['value']:.2f} %" in card
     for name in ("masked_prediction", "position_similarity", "attention_rollout"):
         with Image.open(output_dir / "figures" / f"{name}.png") as picture:
             assert min(picture.size) > 200 and len(picture.convert("L").getcolors(65536)) > 50

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fine-tune a checkpoint of any format on your images: a fresh zero head, any resolution."""
+
+from .recipe_defaults import recipe_defaults
+
+
+def argument_classes() -> list[type]:
+    """Returns the dataclasses whose fields are the flags."""
+    from ..experiment.arguments import ModelArguments, SweepArguments, TrainingDataArguments
+    from ..training import VisionTransformerTrainingArguments
+
+    return [
+        ModelArguments,
+        TrainingDataArguments,
+        SweepArguments,
+        VisionTransformerTrainingArguments,
+    ]
+
+
+def defaults(words: list[str]) -> dict:
+    """Returns the flags' defaults that the recipe in `words` brings."""
+    return recipe_defaults(words, task="finetune")
+
+
+def run(model, data, sweep, training) -> int:
+    """Fine-tunes; returns the exit status."""
+    from ..experiment.finetuning import finetune
+    from ..experiment.sweep import run_sweep
+
+    if model.model_name_or_path is None:
+        raise ValueError(
+            "got no --model_name_or_path, allowed: a Hub id, a folder or a file to fine-tune from; "
+            "`vit-hf pretrain` trains from scratch"
+        )
+    if sweep.sweep:
+        run_sweep(model, data, sweep, training)
+    else:
+        finetune(model, data, training)
+    return 0

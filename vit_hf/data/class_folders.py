@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A local folder of pictures, whose folders say the splits and the classes.
+
+`folder/cat/1.jpg` is of class cat; `folder/train/cat/1.jpg` and `folder/test/cat/2.jpg` are in two
+splits. Pictures may lie deeper, as in `folder/train/cat/images/1.jpg`: the class is the first
+folder. With fewer than two class folders there are no labels.
+
+`datasets` reads such folders too, but guesses splits from parts of names: of the class folders
+`bullet_train` and `car` it reads the first alone, without labels. It streams them as one shard, and
+takes brackets in the path for a pattern.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from datasets import ClassLabel, Dataset, Features, Image
+from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
+
+TRAIN_FOLDERS = ("train", "training")
+PICTURES = frozenset(ImageFolder.EXTENSIONS)
+SHARDS = frozenset({".parquet", ".arrow", ".tar"})
+TABLES = frozenset({"metadata.csv", "metadata.jsonl", "metadata.parquet"})
+
+
+def open_class_folders(folder: Path) -> dict[str, Dataset] | None:
+    """Opens a folder of pictures; only names are read.
+
+    Returns:
+        By split, `image` (undecoded) and, where there are two classes at least, `label`, which is
+        `None` for pictures beside the class folders. `None` for a folder that holds mainly shards,
+        no pictures, or a table that describes them: that is for `datasets`.
+    """
+    files = list(walk(str(folder)))
+    kinds = Counter(os.path.splitext(file)[1].lower() for file in files)
+    num_pictures = sum(count for kind, count in kinds.items() if kind in PICTURES)
+    has_table = any(os.path.basename(file) in TABLES for file in files)
+    if has_table or num_pictures <= sum(kinds[kind] for kind in SHARDS):
+        return None
+    pictures = [file for file in files if os.path.splitext(file)[1].lower() in PICTURES]
+    return make_splits(pictures, [os.path.relpath(file, folder) for file in pictures])
+
+
+def make_splits(pictures: list[str], places: list[str]) -> dict[str, Dataset]:
+    """Makes the splits of pictures from their places, the paths within the folder."""
+    parents = [place.split(os.sep)[:-1] for place in places]
+    has_splits = any(parent and parent[0].lower() in TRAIN_FOLDERS for parent in parents)
+    splits: dict[str, dict[str, list]] = {}
+    for picture, parent in zip(pictures, parents, strict=True):
+        if has_splits and not parent:
+            continue  # beside the folder train: in no split
+        split, *parent = parent if has_splits else ["train", *parent]
+        rows = splits.setdefault(split, {"image": [], "label": []})
+        rows["image"].append(os.path.abspath(picture))
+        rows["label"].append(parent[0] if parent else None)
+    classes = {name for rows in splits.values() for name in rows["label"]} - {None}
+    features = Features({"image": Image(decode=False), "label": ClassLabel(names=sorted(classes))})
+    if len(classes) < 2:
+        del features["label"]
+    return {
+        name: Dataset.from_dict({column: rows[column] for column in features}, features=features)
+        for name, rows in splits.items()
+    }
+
+
+def walk(folder: str) -> Iterator[str]:
+    """Yields the files below a folder in the order of their names, leaving out hidden ones."""
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if is_visible(name))
+        yield from (os.path.join(parent, name) for name in sorted(files) if is_visible(name))
+
+
+def is_visible(name: str) -> bool:
+    """Whether a file or folder is a user's own; `.cache` and `__MACOSX` are not."""
+    return not name.startswith((".", "__"))

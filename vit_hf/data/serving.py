@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An image as a checkpoint's own image processor prepares it, for evaluation as in serving."""
+
+from typing import Any
+
+import numpy as np
+
+from .decoding import decode_image
+
+
+class ProcessorTransform:
+    """An image, in any form that `decode_image` takes, to what the processor makes of it.
+
+    Args:
+        processor: an image processor of transformers.
+        image_hw: height and width of what it makes.
+    """
+
+    def __init__(self, processor, image_hw: tuple[int, int]):
+        self.processor, self.image_hw = processor, image_hw
+
+    def __call__(self, source: Any, *, seed: int | None = None) -> np.ndarray:
+        """Returns `(3, H, W)` float32; nothing is random, so the seed is not needed."""
+        return self.processor(decode_image(source), return_tensors="np")["pixel_values"][0]

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pre-training: supervised (section 4.1, table 3) or by masked patch prediction (B.1.2)."""
+
+import time
+
+from transformers import set_seed
+
+from ..hub.results import Run
+from ..training import VisionTransformerTrainingArguments
+from ..training.few_shot_probe import FewShotProbe
+from .arguments import ModelArguments, TaskArguments, TrainingDataArguments
+from .inputs import class_names, make_inputs, open_images
+from .models import make_image_processor, make_model
+from .results import DIGITS, account
+from .running import evaluate_splits, finish, make_trainer, phase_of, recipe_of, say_batches
+
+
+def pretrain(
+    model_arguments: ModelArguments,
+    data: TrainingDataArguments,
+    task: TaskArguments,
+    training: VisionTransformerTrainingArguments,
+) -> Run:
+    """Pre-trains a model and writes it, with its card and results, to `training.output_dir`.
+
+    Returns:
+        The account of the run, which `results.json` holds.
+    """
+    started = time.perf_counter()
+    masked = task.task == "masked-patch-prediction"
+    images = open_images(data, require_labels=not masked)
+    names = None if masked else class_names(images)
+    set_seed(training.seed)
+    model = make_model(model_arguments, task=task.task, names=names)
+    inputs = make_inputs(images, data, config=model.config, seed=training.seed, masked=masked)
+    processor = make_image_processor(model_arguments, model.config)
+    trainer = make_trainer(model, inputs, training, image_processor=processor)
+    if task.few_shot_steps:
+        trainer.add_callback(FewShotProbe(images, every=task.few_shot_steps))
+    say_batches(training)
+    trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+    run = account(
+        model_name=f"ViT pre-trained on {data.dataset_name or DIGITS}",
+        task=task.task,
+        dataset_name=data.dataset_name,
+        images=images,
+        seed=training.seed,
+        settings=[model_arguments, data, task],
+        recipe=model_arguments.recipe,
+        phases=[phase_of(trainer, "pre-training")],
+        metrics=evaluate_splits(trainer, inputs),
+        details={"num_parameters": model.num_parameters()},
+        seconds=time.perf_counter() - started,
+    )
+    return finish(trainer, run, recipe=recipe_of(model_arguments))

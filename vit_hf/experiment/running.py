@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every training run does: train from the newest checkpoint, evaluate, export, write, push."""
+
+import contextlib
+import copy
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from ..evaluation import StreamingAccuracy, top_classes
+from ..hub import export_checkpoint, push_or_keep, render_card
+from ..hub.results import Metric, Run, write_runs
+from ..recipes import get
+from ..training import VisionTransformerTrainer, VisionTransformerTrainingArguments
+from .arguments import ModelArguments
+from .inputs import Inputs
+from .results import measured, write_json
+
+RESULTS = "results.json"
+
+
+def make_trainer(
+    model, inputs: Inputs, training: VisionTransformerTrainingArguments, *, image_processor
+) -> VisionTransformerTrainer:
+    """Makes the trainer of a classifier or a masked patch predictor.
+
+    While it trains it evaluates the validation images where there are any, else the test images.
+    """
+    training = copy.copy(training)
+    masked = not hasattr(model, "reset_classifier")
+    training.label_names = ["bool_masked_pos"] if masked else ["labels"]
+    training.prediction_loss_only = masked
+    training.batch_eval_metrics = not masked
+    trainer = VisionTransformerTrainer(
+        model=model,
+        args=training,
+        train_dataset=inputs.train,
+        eval_dataset=inputs.evaluation.get("validation", inputs.evaluation.get("test")),
+        data_collator=inputs.collator,
+        processing_class=image_processor,
+        compute_metrics=None if masked else StreamingAccuracy(),
+        preprocess_logits_for_metrics=None if masked else top_classes,
+    )
+    if training.push_to_hub and training.hub_strategy == "every_save":
+        trainer.add_callback(PushCheckpoints(trainer))
+    return trainer
+
+
+def say_batches(training: VisionTransformerTrainingArguments) -> None:
+    """Says how an update's batch is made up."""
+    batch, accumulated = training.per_device_train_batch_size, training.gradient_accumulation_steps
+    devices = training.world_size
+    total = batch * accumulated * devices
+    say(
+        f"{total} images an update = {batch} a device x {devices} devices x {accumulated} "
+        "accumulated",
+        training,
+    )
+
+
+def evaluate_splits(trainer: VisionTransformerTrainer, inputs: Inputs) -> list[Metric]:
+    """Evaluates every split that is not trained on."""
+    metrics = []
+    for split, dataset in inputs.evaluation.items():
+        found = trainer.evaluate(dataset, metric_key_prefix=split)
+        metrics += [
+            measured(name, found[f"{split}_{name}"], split=split, num_images=len(dataset))
+            for name in ("accuracy", "top5_accuracy", "loss")
+            if f"{split}_{name}" in found
+        ]
+    return metrics
+
+
+def phase_of(trainer: VisionTransformerTrainer, name: str) -> dict[str, Any]:
+    """Tells a phase of training for the card."""
+    training, config = trainer.args, trainer.model.config
+    return {
+        "name": name,
+        "steps": trainer.state.global_step,
+        "images an update": training.per_device_train_batch_size
+        * training.gradient_accumulation_steps
+        * training.world_size,
+        "image size": "x".join(map(str, config.image_hw)),
+        "learning rate": training.learning_rate,
+        "optimizer": str(getattr(training.optim, "value", training.optim)),
+    }
+
+
+def finish(trainer: VisionTransformerTrainer, run: Run, *, recipe: dict | None) -> Run:
+    """Exports the model with its results and card to the run's folder, and pushes it if asked to.
+
+    Returns:
+        The account of the run.
+    """
+    training, folder = trainer.args, Path(trainer.args.output_dir)
+    model = trainer.exportable_model()  # on every process: it may have to be gathered
+    if not training.should_save:
+        return run
+    export_checkpoint(model, folder, image_processor=trainer.processing_class)
+    write_runs([run], folder / RESULTS)
+    if recipe is not None:
+        write_json(recipe, folder / "recipe.json")
+    render_card(folder, config=model.config, name=run.model_name)
+    report(run, folder, num_bad=len(trainer.bad_images.names))
+    if training.push_to_hub:
+        print(push_folder(folder, training).message, flush=True)
+    return run
+
+
+def report(run: Run, folder: Path, *, num_bad: int) -> None:
+    """Prints what came out."""
+    for metric in run.metrics:
+        is_share = metric.name.endswith("accuracy")
+        shown = f"{metric.value:.2%}" if is_share else f"{metric.value:.4f}"
+        print(f"{metric.split} {metric.name:14} {shown} of {metric.num_images} images")
+    if num_bad:
+        print(f"{num_bad} images could not be decoded; they are named in bad_images.jsonl")
+    print(f"checkpoint, card, results: {folder}", flush=True)
+
+
+def push_folder(folder: Path, training: VisionTransformerTrainingArguments):
+    """Pushes a folder as the flags say; never raises, see `push_or_keep`."""
+    return push_or_keep(
+        folder,
+        training.hub_model_id or folder.resolve().name,
+        token=training.hub_token,
+        private=training.hub_private_repo,
+        revision=training.hub_revision,
+    )
+
+
+class PushCheckpoints(TrainerCallback):
+    """Pushes each checkpoint when it is whole, ready to be used; training never dies of it."""
+
+    def __init__(self, trainer: VisionTransformerTrainer):
+        self.trainer = trainer
+
+    def on_save(self, args, state, control, **kwargs):
+        """Exports the model as it is and pushes it."""
+        model = self.trainer.exportable_model()
+        if args.should_save:
+            folder = Path(args.output_dir)
+            with contextlib.suppress(OSError):  # a full disk is the checkpoint's matter
+                export_checkpoint(model, folder, image_processor=self.trainer.processing_class)
+            say(push_folder(folder, args).message, args)
+
+
+def say(words: str, training) -> None:
+    """Prints a line of progress, on the main process alone."""
+    if training.process_index == 0:
+        print(words, flush=True)
+
+
+def recipe_of(model_arguments: ModelArguments) -> dict | None:
+    """Returns the recipe that was asked for, as it is written beside the weights."""
+    return get(model_arguments.recipe).to_dict() if model_arguments.recipe else None

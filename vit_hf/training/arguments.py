@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""transformers' `TrainingArguments` with what a ViT's training has beside them.
+
+Defaults that differ from transformers': bfloat16 where the device has it, rows that keep their
+columns, nothing reported to services, one update's batch that stays the same on any number of
+devices.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from transformers import TrainingArguments
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+MAX_DEFAULT_BATCH_SIZE = 128  # images a device takes at once, where nobody says
+
+
+@dataclass
+class VisionTransformerTrainingArguments(TrainingArguments):
+    """The flags of training: transformers' own, and these."""
+
+    bf16: bool | None = field(  # pyright: ignore[reportIncompatibleVariableOverride]
+        default=None, metadata={"help": "bfloat16; by default where the device is built for it."}
+    )
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Stays off: the model's inputs are made from the columns."}
+    )
+    report_to: None | str | list[str] = field(  # noqa: RUF036  (the order that the parser takes)
+        default="none", metadata={"help": "Services to report to, such as tensorboard or wandb."}
+    )
+    seed: int = field(default=0, metadata={"help": "Seed of everything that is drawn."})
+    dataloader_pin_memory: bool = field(
+        default_factory=torch.accelerator.is_available,
+        metadata={"help": "Pinned memory; by default where there is an accelerator."},
+    )
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "Stays off: a loss that is not finite ends the run."}
+    )
+    hub_strategy: str = field(
+        default="end",
+        metadata={"help": "When to push: end, or every_save (each checkpoint, ready to be used)."},
+    )
+    restore_callback_states_from_checkpoint: bool = field(
+        default=False, metadata={"help": "As in transformers; no callback here needs it."}
+    )
+    total_train_batch_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Images an update, over all devices: what is missing on the devices is "
+            "accumulated. Replaces gradient_accumulation_steps."
+        },
+    )
+    ema_decay: float = field(
+        default=0.0,
+        metadata={
+            "help": "Decay of the average of the weights that is evaluated and exported (the "
+            "paper's Polyak averaging: 0.9999); 0 is none."
+        },
+    )
+    layer_decay: float = field(
+        default=1.0,
+        metadata={
+            "help": "Factor of the learning rate from each layer to the one below; 1 is none."
+        },
+    )
+    drop_path_warmup: float = field(
+        default=0.0,
+        metadata={"help": "Share of the training over which drop path rises to its rate."},
+    )
+    max_bad_fraction: float = field(
+        default=0.1,
+        metadata={"help": "Share of images that may be unreadable before the run ends."},
+    )
+
+    def __post_init__(self):
+        if self.bf16 is None:
+            self.bf16 = not self.use_cpu and not self.fp16 and has_bfloat16()
+        super().__post_init__()
+        for name, low, high in (
+            ("ema_decay", 0.0, 1.0),
+            ("layer_decay", 0.0, 1.0),
+            ("drop_path_warmup", 0.0, 1.0),
+            ("max_bad_fraction", 0.0, 1.0),
+        ):
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"got {name}={getattr(self, name)}, allowed: {low:g} to {high:g}")
+        if self.total_train_batch_size is not None:
+            self.gradient_accumulation_steps = accumulation_steps(
+                self.total_train_batch_size,
+                batch_size=self.per_device_train_batch_size,
+                num_devices=self.world_size,
+            )
+
+
+def has_bfloat16() -> bool:
+    """Whether an accelerator computes in bfloat16 natively."""
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def accumulation_steps(total: int, *, batch_size: int, num_devices: int) -> int:
+    """Returns how many batches to accumulate for an update of `total` images.
+
+    Raises:
+        ValueError: where `total` is no multiple of what the devices take at once.
+    """
+    at_once = batch_size * num_devices
+    if total % at_once:
+        sizes = [
+            size for size in range(1, total // num_devices + 1) if total % (size * num_devices) == 0
+        ]
+        nearest = min(sizes, key=lambda size: abs(size - batch_size), default=None)
+        do = (
+            f"give --per_device_train_batch_size {nearest}"
+            if nearest
+            else f"give a total_train_batch_size that is a multiple of {num_devices}"
+        )
+        raise ValueError(
+            f"got total_train_batch_size={total}, which {num_devices} devices with batches of "
+            f"{batch_size} cannot make up; {do}"
+        )
+    return total // at_once
+
+
+def default_batch_size(total: int, *, num_devices: int) -> int:
+    """Returns the largest batch of a device, at most 128 images, that makes up `total`."""
+    sizes = range(1, min(MAX_DEFAULT_BATCH_SIZE, max(1, total // num_devices)) + 1)
+    return max((size for size in sizes if total % (size * num_devices) == 0), default=1)

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An average of the weights over training: Polyak averaging (table 2 of the paper: 0.9999).
+
+The average of each parameter lives in the optimizer's state, beside Adam's moments, so it is saved,
+resumed and sharded with it.
+"""
+
+import contextlib
+from collections.abc import Callable
+
+import torch
+
+AVERAGE = "average"  # the key in the optimizer's state of a parameter
+
+
+def keep_average(
+    optimizer: torch.optim.Optimizer, decay: float, num_updates: Callable[[], int]
+) -> torch.utils.hooks.RemovableHandle:
+    """Makes an optimizer average the weights after each of its steps.
+
+    Args:
+        optimizer: any optimizer with one state per parameter.
+        decay: `average = decay * average + (1 - decay) * weight`. Early on it is less, so that the
+            first weights are forgotten: at most `(1 + n) / (10 + n)` after `n` updates.
+        num_updates: how many updates came before.
+
+    Returns:
+        The hook's handle.
+    """
+
+    @torch.no_grad()
+    def update(optimizer: torch.optim.Optimizer, args, kwargs):
+        past = num_updates()
+        weight = 1 - min(decay, (1 + past) / (10 + past))
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = optimizer.state[parameter]
+                if AVERAGE in state:
+                    state[AVERAGE].lerp_(parameter, weight)
+                else:
+                    state[AVERAGE] = parameter.detach().clone()
+
+    return optimizer.register_step_post_hook(update)
+
+
+@contextlib.contextmanager
+def averaged_weights(optimizer: torch.optim.Optimizer | None):
+    """Puts the average in the place of the weights, and the weights back at the end."""
+    # accelerate wraps the optimizer in one that passes `state` through.
+    state = optimizer.state if optimizer is not None else {}
+    kept = [
+        (parameter, parameter.detach().clone())
+        for parameter, values in state.items()
+        if AVERAGE in values
+    ]
+    try:
+        with torch.no_grad():
+            for parameter, _ in kept:
+                parameter.copy_(state[parameter][AVERAGE])
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, weight in kept:
+                parameter.copy_(weight)
