@@ -29,11 +29,10 @@ LEAST_CONTRAST = 2.0  # grey levels (standard deviation); a plainer picture has 
 NUM_TABLES = 64  # times that signs are drawn; finds nearly all near copies
 MAX_SHIFT = 64  # neighbours a picture is compared with, where very many agree in the drawn signs
 
-_places = np.arange(THUMBNAIL) + 0.5
-_orders = np.arange(FREQUENCIES)
-COSINES = np.cos(np.pi / THUMBNAIL * np.outer(_orders, _places)) * math.sqrt(2 / THUMBNAIL)
-COSINES[0] /= math.sqrt(2)  # (8, 32), orthonormal
-WEIGHTS = np.hypot(*np.meshgrid(_orders, _orders)).reshape(-1)[1:]  # (S,)
+ORDERS = np.arange(FREQUENCIES)
+COSINES = np.cos(np.pi / THUMBNAIL * np.outer(ORDERS, np.arange(THUMBNAIL) + 0.5))  # (8, 32)
+COSINES *= np.where(ORDERS == 0, 1, math.sqrt(2))[:, None] / math.sqrt(THUMBNAIL)  # orthonormal
+WEIGHTS = np.hypot(*np.meshgrid(ORDERS, ORDERS)).reshape(-1)[1:]  # (S,)
 
 
 def signature(picture: Image.Image) -> np.ndarray:
@@ -71,7 +70,7 @@ def find_near(signatures: np.ndarray, *, similarity: float = SIMILARITY) -> np.n
         The pairs `(P, 2)`, each once, the smaller index first. Of the pairs that are there, 1 in
         100 may be missed.
     """
-    has_signature = signatures.any(axis=1).nonzero()[0]
+    has_signature = np.flatnonzero(signatures.any(axis=1))
     signatures = signatures[has_signature]
     signs = signatures > 0  # (N, S)
     num_signs = max(16, math.ceil(math.log2(len(signatures) + 1)))
@@ -91,7 +90,7 @@ def pairs_of_equal(keys: np.ndarray) -> Iterable[np.ndarray]:
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
     for shift in range(1, MAX_SHIFT + 1):
-        places = (ordered[shift:] == ordered[:-shift]).nonzero()[0]
+        places = np.flatnonzero(ordered[shift:] == ordered[:-shift])
         if not len(places):
             return
         yield np.stack([order[places], order[places + shift]], axis=1)

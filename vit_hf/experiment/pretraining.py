@@ -3,10 +3,13 @@
 
 import time
 
+from datasets import Dataset
+from torch.utils.data import DataLoader
 from transformers import set_seed
 
+from ..data import ImageCollator, ImageDataset, ImageTransform
 from ..hub.results import Run
-from ..training import VisionTransformerTrainingArguments
+from ..training import VisionTransformerTrainer, VisionTransformerTrainingArguments
 from ..training.few_shot_probe import FewShotProbe
 from .arguments import ModelArguments, TaskArguments, TrainingDataArguments
 from .inputs import class_names, make_inputs, open_images
@@ -28,7 +31,7 @@ def pretrain(
     """
     started = time.perf_counter()
     masked = task.task == "masked-patch-prediction"
-    images = open_images(data, require_labels=not masked)
+    images = open_images(data, require_labels=not masked or task.few_shot_steps > 0)
     names = None if masked else class_names(images)
     set_seed(training.seed)
     model = make_model(model_arguments, task=task.task, names=names)
@@ -36,7 +39,7 @@ def pretrain(
     processor = make_image_processor(model_arguments, model.config)
     trainer = make_trainer(model, inputs, training, image_processor=processor)
     if task.few_shot_steps:
-        trainer.add_callback(FewShotProbe(images, every=task.few_shot_steps))
+        trainer.add_callback(few_shot_probe(trainer, images, every_steps=task.few_shot_steps))
     say_batches(training)
     trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
     run = account(
@@ -53,3 +56,30 @@ def pretrain(
         seconds=time.perf_counter() - started,
     )
     return finish(trainer, run, recipe=recipe_of(model_arguments))
+
+
+def few_shot_probe(trainer: VisionTransformerTrainer, images, *, every_steps: int) -> FewShotProbe:
+    """Makes the paper's own dial of pre-training (4.1): the few-shot accuracy of the features.
+
+    Raises:
+        ValueError: for a stream, of whose images a few of each class cannot be chosen.
+    """
+    if not isinstance(images["train"], Dataset):
+        raise ValueError(
+            "got --few_shot_steps with --streaming, allowed: images in memory, of which a few of "
+            "each class are chosen"
+        )
+    transform = ImageTransform(trainer.model.config.image_hw, exact_decoding=True)
+    train, test = (
+        DataLoader(
+            ImageDataset(images[split], transform),
+            batch_size=trainer.args.per_device_eval_batch_size,
+            num_workers=trainer.args.dataloader_num_workers,
+            collate_fn=ImageCollator(),
+        )
+        for split in ("train", "test")
+    )
+    labels = images["train"]["label"]
+    return FewShotProbe(
+        train, test, log=trainer.log, every_steps=every_steps, train_labels=list(labels)
+    )

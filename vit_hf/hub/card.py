@@ -19,6 +19,7 @@ TEMPLATE = Path(__file__).with_name("model_card_template.md")
 RENDERED = (
     "<!-- Rendered by vit_hf from the files beside it. To edit it by hand, delete this line. -->"
 )
+# What a `recipe.json` holds beside the arguments of the training (`vit-hf recipes --json`).
 RECIPE_PROSE = ("name", "source", "task", "table", "row", "description", "dataset", "expected")
 RECIPE_PROSE += ("starts_from", "notes", "remarks", "model")
 
@@ -50,14 +51,16 @@ def render_card(
         The card's path.
 
     Raises:
-        ValueError: for a folder that is no exported checkpoint, and for a `results.json` that is
-            no account of a run.
+        ValueError: for a folder that is no exported checkpoint, a `results.json` that is no account
+            of a run, and a `recipe.json` that does not say where it is from.
     """
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         raise ValueError(f"got {folder}, which has no config.json; give an exported folder")
     runs = find_runs(folder) if results is None else parse_runs(results)
     recipe, parity = (read_if_there(folder / name) for name in ("recipe.json", "parity.json"))
+    if recipe and not {"name", "source"} <= set(recipe):
+        raise ValueError(f"{folder / 'recipe.json'} lacks name or source; it has {list(recipe)}")
     if name is None:
         name = runs[0].model_name if runs else (repo_id or folder.resolve().name).split("/")[-1]
     if pictures is None:
@@ -77,9 +80,7 @@ def render_card(
         measures=summarise(runs),
         commands=list(dict.fromkeys(run.command for run in runs)),
         recipe=recipe,
-        recipe_arguments={
-            key: value for key, value in recipe.items() if key not in RECIPE_PROSE and value != {}
-        },
+        recipe_arguments={key: value for key, value in recipe.items() if key not in RECIPE_PROSE},
         parity=parity,
         pictures=pictures,
     )

@@ -5,7 +5,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub import CommitOperationAdd, HfApi, get_token
 from huggingface_hub.utils import validate_repo_id
 
 from ..version import __version__
@@ -19,6 +19,7 @@ COMMIT_MESSAGE = "Upload with vit_hf"
 # What an exported folder consists of; a run may keep other things in the same folder.
 FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", "preprocessor_config.json")
 FILES += ("*.py", "parity.json", "recipe.json", "results.json", "README.md", "LICENSE*", "*.png")
+BINARY = (".safetensors", ".png")
 
 
 class PushError(OSError):
@@ -172,6 +173,7 @@ def upload(
     """
     repo_id = make_place(api, repo_id, private=private, revision=revision, patience=patience)
     refresh_card(folder, repo_id=repo_id)
+    refuse_token(folder, api.token or get_token())
     commit = keep_trying(
         lambda: api.create_commit(
             repo_id,
@@ -212,6 +214,17 @@ def make_place(
 def files_of(folder: Path) -> list[str]:
     """Returns the names of the files of a folder that are pushed."""
     return sorted({file.name for pattern in FILES for file in folder.glob(pattern)})
+
+
+def refuse_token(folder: Path, token: str | bool | None):
+    """Raises a `ValueError` where a file that would be pushed holds the token."""
+    texts = [folder / name for name in files_of(folder) if not name.endswith(BINARY)]
+    leaks = [file.name for file in texts if token and str(token).encode() in file.read_bytes()]
+    if leaks:
+        raise ValueError(
+            f"the access token stands in {', '.join(leaks)}: take it out; give it by `hf auth "
+            "login` or HF_TOKEN"
+        )
 
 
 def explain(error: Exception, repo_id: str) -> str:

@@ -7,6 +7,7 @@ the run whose weights lie in the same folder.
 
 import difflib
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
@@ -68,7 +69,7 @@ class Run:
         task: what was trained.
         dataset: its images.
         metrics: what was measured, the model's own numbers and those of its controls.
-        command: the exact command.
+        command: the exact command, see `command_line`.
         seed: its seed.
         versions: of the packages, by name.
         seconds: how long it took.
@@ -95,6 +96,20 @@ class Run:
     base_model: str | None = None
     pictures: dict[str, str] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
+
+
+def command_line(words: Sequence[str]) -> str:
+    """Returns a command as it is told to others: quoted, its tokens left out."""
+    told = []
+    for before, word in zip(["", *words], words, strict=False):
+        flag, _, value = word.partition("=")
+        if before.startswith("--") and before.endswith("token"):
+            told.append("TOKEN")
+        elif flag.startswith("--") and flag.endswith("token") and value:
+            told.append(f"{flag}=TOKEN")
+        else:
+            told.append(word)
+    return shlex.join(told)
 
 
 def write_runs(runs: Sequence[Run], path) -> Path:

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`vit-hf pretrain`, `finetune` and `evaluate` as a user runs them, in miniature."""
+
+import json
+
+import pytest
+from PIL import Image
+from transformers import AutoModelForImageClassification, pipeline
+
+from vit_hf.cli import main
+
+TINY = ["hidden_size=32", "num_hidden_layers=2", "num_attention_heads=2", "intermediate_size=64"]
+TINY += ["patch_size=4"]
+STEPS = ["--use_cpu", "--per_device_train_batch_size", "8", "--learning_rate", "3e-3"]
+STEPS += ["--disable_tqdm", "True", "--save_strategy", "no", "--crop_area", "0.5"]
+
+
+def run(verb, *words):
+    return main([verb, *map(str, words)])
+
+
+def results_of(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+def metric(results, name, split="test"):
+    found = [m for m in results["metrics"] if m["name"] == name and m["split"] == split]
+    return found[0]["value"]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory, color_folder):
+    return color_folder(tmp_path_factory.mktemp("images") / "colors", per_class=30)
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory, images):
+    """Masked patch prediction without labels, at 16 pixels."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    words = ["--task", "masked-patch-prediction", "--settings", *TINY, "--image_size", 16]
+    words += ["--dataset_name", images, "--output_dir", folder, "--max_steps", 20, *STEPS]
+    assert run("pretrain", *words, "--few_shot_steps", 10, "--logging_steps", 5) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finetuned(tmp_path_factory, images, pretrained):
+    """Fine-tuned at 32 pixels."""
+    folder = tmp_path_factory.mktemp("finetuned")
+    words = ["--model_name_or_path", pretrained, "--image_size", 32, "--dataset_name", images]
+    words += ["--output_dir", folder, "--max_steps", 40, "--validation_fraction", 0.2, *STEPS]
+    assert run("finetune", *words) == 0
+    return folder
+
+
+def test_pretraining_leaves_a_checkpoint_with_its_account(pretrained):
+    results = results_of(pretrained)
+    assert results["task"] == "masked-patch-prediction" and results["phases"][0]["steps"] == 20
+    assert 0 < metric(results, "loss") < 7
+    config = json.loads((pretrained / "config.json").read_text())
+    assert config["architectures"] == ["VisionTransformerForMaskedPatchPrediction"]
+    assert config["image_size"] == 16 and (pretrained / "README.md").is_file()
+
+
+def test_finetuning_starts_from_it_at_twice_the_size(finetuned, pretrained):
+    results = results_of(finetuned)
+    assert metric(results, "accuracy") == metric(results, "accuracy", "validation") == 1.0
+    assert results["dataset"]["splits"] == {"train": 38, "validation": 10, "test": 12}
+    assert results["settings"]["model_name_or_path"] == str(pretrained)
+    model = AutoModelForImageClassification.from_pretrained(finetuned)
+    assert model.config.grid == (8, 8) and model.config.label2id == {"blue": 0, "red": 1}
+    classify = pipeline("image-classification", model=str(finetuned))
+    assert classify(Image.new("RGB", (50, 30), (210, 50, 40)))[0]["label"] == "red"
+
+
+def test_evaluating_gives_what_finetuning_measured(finetuned, images, tmp_path):
+    words = ["--model_name_or_path", finetuned, "--dataset_name", images, "--use_cpu"]
+    assert run("evaluate", *words, "--output_dir", tmp_path) == 0
+    found, expected = results_of(tmp_path), results_of(finetuned)
+    assert metric(found, "accuracy") == metric(expected, "accuracy")
+    assert metric(found, "loss") == pytest.approx(metric(expected, "loss"), abs=1e-5)
+    assert found["dataset"]["splits"]["test"] == 12
+    assert found["details"]["preprocessing"]["size"] == {"height": 32, "width": 32}
+
+
+def test_supervised_pretraining_from_scratch(images, tmp_path):
+    words = ["--settings", *TINY, "--image_size", 16, "--dataset_name", images]
+    words += ["--output_dir", tmp_path, "--max_steps", 30, "--ema_decay", 0.9, *STEPS]
+    assert run("pretrain", *words) == 0
+    assert metric(results_of(tmp_path), "accuracy") == 1.0
+
+
+def test_from_scratch_takes_the_architecture_alone(images, pretrained, tmp_path):
+    words = ["--model_name_or_path", pretrained, "--from_scratch", "--dataset_name", images]
+    words += ["--output_dir", tmp_path, "--max_steps", 1, *STEPS]
+    assert run("finetune", *words, "--image_size", 32) == 0
+    found = json.loads((tmp_path / "config.json").read_text())
+    assert found["hidden_size"] == 32 and found["image_size"] == 32
+    assert "from scratch" in results_of(tmp_path)["model_name"]
+
+
+def test_a_sweep_retrains_on_everything_and_reports_on_test(images, pretrained, tmp_path):
+    words = ["--model_name_or_path", pretrained, "--dataset_name", images, "--sweep"]
+    words += ["--sweep_learning_rates", 0.0, 3e-3, "--max_steps", 25, "--output_dir", tmp_path]
+    assert run("finetune", *words, *STEPS) == 0
+    results = results_of(tmp_path)
+    account = {m["learning_rate"]: m["validation_accuracy"] for m in results["details"]["sweep"]}
+    assert account[3e-3] > account[0.0]
+    assert results["phases"][0]["learning rate"] == 3e-3
+    assert results["dataset"]["splits"] == {"train": 48, "test": 12}
+    one = results_of(tmp_path / "sweep" / "0.003")
+    assert one["dataset"]["splits"] == {"train": 43, "validation": 5}
+
+
+def test_unreadable_images_are_skipped_counted_and_named(images, pretrained, tmp_path, capsys):
+    import shutil
+
+    folder = tmp_path / "broken"
+    shutil.copytree(images, folder)
+    (folder / "red" / "0.png").write_bytes(b"no image")
+    words = ["--model_name_or_path", pretrained, "--dataset_name", folder, "--max_steps", 8]
+    assert run("finetune", *words, "--output_dir", tmp_path / "out", *STEPS) == 0
+    assert "1 images could not be decoded" in capsys.readouterr().out
+    named = (tmp_path / "out" / "bad_images.jsonl").read_text()
+    assert named.count("\n") == 1 and "0.png" in named
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["finetune", "--max_steps", "1"], "got no --model_name_or_path"),
+        (["finetune", "--recipe", "vit-finetune-cifar"], "Did you mean 'vit-finetune-cifar10"),
+        (["pretrain", "--lerning_rate", "1"], "Did you mean '--learning_rate'"),
+        (
+            ["pretrain", "--streaming", "--few_shot_steps", "5", "--max_steps", "5"],
+            "few_shot_steps with --streaming",
+        ),
+        (["pretrain", "--recipe", "vit-finetune-pets"], "which is one of `vit-hf finetune`"),
+        (["pretrain", "--settings", "hidden_sise=32"], "hidden_sise.*hidden_size"),
+        (["evaluate", "--model_name_or_path", "x", "--mixup_alpha", "1"], "is no flag of it"),
+        (["finetune", "--model_name_or_path", "x", "--sweep"], "--sweep without learning rates"),
+        (["pretrain", "--total_train_batch_size", "12"], "got total_train_batch_size=12"),
+    ],
+)
+def test_mistakes_are_said(words, expected, capsys, tmp_path):
+    import re
+
+    place = [] if words[0] == "evaluate" else ["--output_dir", str(tmp_path), "--use_cpu"]
+    try:
+        status = main([*words, *place])
+    except SystemExit as stopped:
+        status = stopped.code
+    assert status == 2
+    assert re.search(expected, capsys.readouterr().err)

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an examination found: for each trouble a line that says what to do."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any, NamedTuple
+
+from .labels import listed
+
+IMBALANCE = 10  # the largest class over the smallest, from which it is worth a word
+TURNED = ("2", "3", "4", "5", "6", "7", "8")  # EXIF orientations
+
+
+class Finding(NamedTuple):
+    """One thing worth knowing.
+
+    Attributes:
+        level: `error` is what makes results wrong or has images skipped; `warning` may do harm;
+            `note` is good to know.
+        found: what there is.
+        advice: what to do.
+    """
+
+    level: str
+    found: str
+    advice: str
+
+
+def find_troubles(report: Mapping[str, Any], why_unlabelled: str | None) -> list[Finding]:
+    """Returns the findings, errors first.
+
+    Args:
+        report: see `doctor.report_on`.
+        why_unlabelled: why no label column was read.
+    """
+    if why_unlabelled is None:
+        of_classes = troubles_with_classes(report["splits"])
+    else:
+        advice = "nothing for masked patch prediction; training on labels needs them"
+        of_classes = [Finding("note", f"classes were not counted: {why_unlabelled}", advice)]
+    found = chain(troubles_with_files(report), troubles_with_copies(report), of_classes)
+    return sorted(found, key=lambda finding: ("error", "warning", "note").index(finding.level))
+
+
+def troubles_with_files(report: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yields what is to be said of single files."""
+    if report["unreadable"]:
+        yield Finding(
+            "error",
+            f"{named(report['unreadable'])} cannot be read",
+            "replace or remove them: training skips them, evaluation counts them as wrong",
+        )
+    if report["too_small"]:
+        yield Finding(
+            "warning",
+            f"{named(report['too_small'])} are smaller than a patch of {report['patch_size']} "
+            "pixels",
+            "look whether they are pictures at all; they are enlarged to the model's size",
+        )
+    if report["broken_exif"]:
+        yield Finding(
+            "warning",
+            f"{named(report['broken_exif'])} have a broken EXIF block",
+            "look whether they lie on their side; they are read as they are stored",
+        )
+    num_turned = sum(report["orientations"].get(tag, 0) for tag in TURNED)
+    if num_turned:
+        yield Finding(
+            "note",
+            f"{num_turned} images are stored turned and say so in their EXIF block",
+            "nothing here: they are turned upright; other programs may not do so",
+        )
+    modes = {mode: count for mode, count in report["modes"].items() if mode != "RGB"}
+    if modes:
+        yield Finding(
+            "note",
+            f"{sum(modes.values())} images are not RGB: "
+            + listed(f"{count} {mode}" for mode, count in modes.items()),
+            "nothing: they are converted; transparency is left aside",
+        )
+
+
+def troubles_with_copies(report: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yields what is to be said of copies."""
+    across, within, differing = [], [], []
+    for copies in report["copies"]:
+        images = copies["images"]
+        is_across = len({image["split"] for image in images}) > 1
+        (across if is_across else within).append(images)
+        if len({image["label"] for image in images}) > 1:
+            differing.append(images)
+    if across:
+        counts = Counter(image["split"] for images in across for image in images)
+        yield Finding(
+            "error",
+            "copies lie in several splits: "
+            + ", ".join(f"{count} images of {split}" for split, count in counts.items())
+            + f", such as {paired(across)}",
+            "remove them from the training split, or the test measures memory",
+        )
+    if within:
+        advice = "remove all but one of each"
+        if len(report["splits"]) == 1:
+            advice += ", before a test split is drawn and they come to lie on both sides of it"
+        num_copies = sum(len(images) - 1 for images in within)
+        yield Finding(
+            "warning",
+            f"{num_copies} images are copies of others in their split, such as {paired(within)}",
+            advice,
+        )
+    if differing:
+        yield Finding(
+            "warning",
+            f"{len(differing)} groups of copies have several labels, such as "
+            + paired(differing, by="label"),
+            "give all images of a group one label, or remove them",
+        )
+
+
+def troubles_with_classes(splits: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yields what is to be said of classes and labels."""
+    classes = {name for split in splits.values() for name in split["num_by_class"]}
+    for name, split in splits.items():
+        counts = split["num_by_class"]
+        if split["num_without_label"]:
+            yield Finding(
+                "warning",
+                f"{split['num_without_label']} images of {name} have no label",
+                "give each one, or leave them out; a test split may keep its labels secret",
+            )
+        if counts and len(counts) < len(classes):
+            yield Finding(
+                "warning",
+                f"{name} has no image of {listed(sorted(classes - set(counts)))}",
+                "look whether images are missing; what is not trained cannot be tested",
+            )
+        if counts and max(counts.values()) >= IMBALANCE * min(counts.values()):
+            rarest, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+            yield Finding(
+                "note",
+                f"{name} has {counts[most]} images of {most} and {counts[rarest]} of {rarest}",
+                "look at the accuracy of each class, not at the mean alone",
+            )
+
+
+def named(images: Sequence[Mapping[str, Any]]) -> str:
+    """Names some images."""
+    some = ", ".join(image["name"] for image in images[:3])
+    return f"{len(images)} images ({some}{', ...' if len(images) > 3 else ''})"
+
+
+def paired(groups: Sequence[Sequence[Mapping[str, Any]]], *, by: str = "split") -> str:
+    """Names two images of some groups, which differ in what `by` says where they can."""
+    said = []
+    for first, *others in groups[:3]:
+        second = next((image for image in others if image[by] != first[by]), others[0])
+        said.append(f"{first['name']} ({first[by]}) = {second['name']} ({second[by]})")
+    return "; ".join(said) + ("; ..." if len(groups) > 3 else "")
