@@ -3,7 +3,10 @@
 
 import sys
 
-from vit_hf.cli import main
+# Python puts this folder first, where `evaluate.py` would be taken for the library of that name.
+sys.path.pop(0)
+
+from vit_hf.cli import main  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(main(["pretrain", *sys.argv[1:]]))

@@ -18,7 +18,8 @@ ALLOWED = {
     "data": set(),
     "version": set(),
     "evaluation": {"modeling", "data"},
-    "training": {"modeling", "data", "evaluation"},
+    "planning": {"modeling"},
+    "training": {"modeling", "data", "evaluation", "planning"},
     "recipes": set(),
     "converters": {"modeling"},
     "inspection": {"modeling"},
@@ -32,9 +33,10 @@ ALLOWED = {
         "converters",
         "inspection",
         "hub",
+        "planning",
     },
     "cli": {"experiment", "modeling", "data", "evaluation", "training", "recipes"}
-    | {"converters", "inspection", "hub"},
+    | {"converters", "inspection", "hub", "planning"},
     "__init__": {"modeling"},
 }
 SUITCASE_IMPORTS = {"torch", "transformers", "huggingface_hub"} | set(sys.stdlib_module_names)

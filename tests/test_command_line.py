@@ -13,8 +13,12 @@ from vit_hf.cli import VERBS, main
 COMMAND = [str(Path(sys.executable).with_name("vit-hf"))]
 
 
+TRAINING = ("pretrain", "finetune")  # whose flags are transformers' own, which load torch
+LIGHT = [verb for verb in VERBS if verb not in TRAINING]
+
+
 @pytest.mark.parametrize(
-    "words", [["--help"], ["--version"], *([verb, "--help"] for verb in VERBS)]
+    "words", [["--help"], ["--version"], ["recipes"], *([verb, "--help"] for verb in LIGHT)]
 )
 def test_help_loads_no_torch(words):
     code = (
@@ -27,6 +31,13 @@ def test_help_loads_no_torch(words):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+
+
+@pytest.mark.parametrize("verb", TRAINING)
+def test_help_of_training_lists_all_flags(verb):
+    shown = subprocess.run([*COMMAND, verb, "--help"], capture_output=True, text=True, check=True)
+    for flag in ("--recipe", "--learning_rate", "--ema_decay", "--mixup_alpha", "--push_to_hub"):
+        assert flag in shown.stdout
 
 
 def test_help_answers_at_once():

@@ -100,12 +100,14 @@ def test_the_callers_image_stays_as_it_is(decode):
 def undecodable(tmp_path):
     jpeg, png = saved(photograph(60, 40)), saved(photograph(60, 40), "PNG")
     (tmp_path / "text.jpg").write_text("no image")
+    (tmp_path / "fine.png").write_bytes(png)
     return {
         "jpeg cut": (jpeg[:-100], f"got {len(jpeg) - 100} bytes that begin with .*truncated"),
         "jpeg header": (jpeg[:300], "got 300 bytes"),
         "png cut": (png[: len(png) // 2], "truncated"),
         "gif cut": (saved(photograph(60, 40), "GIF")[:-500], "cannot be decoded"),
         "no bytes": ({"bytes": b"", "path": None}, "got 0 bytes"),
+        "no bytes beside a path": ({"bytes": b"", "path": tmp_path / "fine.png"}, "got .*fine.png"),
         "text": (tmp_path / "text.jpg", "got .*text.jpg, which cannot be decoded"),
         "row": ({"bytes": jpeg[:300], "path": "cats/1.jpg"}, "got cats/1.jpg, which"),
         "not there": (str(tmp_path / "none.jpg"), "got the image .*none.jpg, which cannot be read"),

@@ -57,7 +57,7 @@ def test_all_orientations(format, orientation):
 
 
 @pytest.mark.parametrize("exact", [True, False])
-@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_box_lies_in_the_upright_picture(format, orientation, exact):
     data = oriented(format, orientation)

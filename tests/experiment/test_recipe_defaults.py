@@ -17,7 +17,8 @@ def parsed(verb, *words):
 def test_every_number_of_a_recipe_reaches_its_flag(name, tmp_path):
     recipe = get(name)
     verb = finetune if recipe.task == "finetune" else pretrain
-    groups = parsed(verb, "--recipe", name, "--output_dir", tmp_path)
+    sweep = ["--sweep"] if verb is finetune else []
+    groups = parsed(verb, "--recipe", name, "--output_dir", tmp_path, *sweep)
     found = {key: value for group in groups for key, value in vars(group).items()}
     for key, value in recipe.arguments.items():
         if key in ("per_device_train_batch_size", "gradient_accumulation_steps"):
@@ -60,6 +61,12 @@ def test_flags_that_say_how_the_batch_is_made_up_replace_it(tmp_path):
     training = parsed(finetune, *words)[-1]
     assert training.gradient_accumulation_steps == 2
     assert training.total_train_batch_size is None
+
+
+def test_without_a_sweep_nothing_is_held_out(tmp_path):
+    words = ["--recipe", "vit-finetune-cifar10", "--output_dir", tmp_path]
+    assert parsed(finetune, *words)[1].validation_fraction == 0
+    assert parsed(finetune, *words, "--sweep")[1].validation_fraction == 0.02
 
 
 def test_without_a_recipe_nothing_changes():

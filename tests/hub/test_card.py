@@ -89,7 +89,7 @@ def test_one_run(folder):
     row = "| accuracy on test (10,000 images) | 95.00 % (95 % interval 94.60 % to 95.40 %) | 0 |"
     assert row in card
     assert f"| accuracy on test of {SCRATCH} (10,000 images) | 90.00 % | 0 |" in card
-    assert f"| gain on test over {SCRATCH} | +5 points | 0 |" in card
+    assert f"| gain in accuracy on test over {SCRATCH} | +5.00 points | 0 |" in card
     assert "| loss on test (10,000 images) | 0.2512 | 0 |" in card
     assert "```bash\nvit-hf finetune --dataset_name uoft-cs/cifar10 --seed 0\n```" in card
     assert "[CIFAR-10](https://huggingface.co/datasets/uoft-cs/cifar10)" in card
@@ -120,18 +120,22 @@ def test_several_seeds_are_told_as_their_mean_and_each(folder):
     card = render(folder, [run(0), run(1), run(2)])
     assert "| 96.00 % ± 1.00 % (95.00 %, 96.00 %, 97.00 %) | 0, 1, 2 |" in card
     # The gains are those of each seed: +5, +4 and +3 points.
-    assert f"| gain on test over {SCRATCH} | +4 points ± 1 (+5, +4, +3) | 0, 1, 2 |" in card
+    gain = "+4.00 points ± 1.00 (+5.00, +4.00, +3.00)"
+    assert f"| gain in accuracy on test over {SCRATCH} | {gain} | 0, 1, 2 |" in card
     assert "The weights here are those of seed 0." in card
     for seed in (0, 1, 2):
         assert f"--seed {seed}\n" in card and f"Seed {seed}: {60.4 + seed:.0f} seconds" in card
 
 
 def test_the_licence_of_other_weights_is_not_ours_to_say(folder):
-    card = render(folder, [run(0, base_model="google/vit-base-patch16-224")])
+    name = "google/vit-base-patch16-224"
+    card = render(folder, [run(0, base_model=name, base_model_hub_id=name)])
     data = ModelCard(card).data
-    assert data.license is None and data.base_model == "google/vit-base-patch16-224"
+    assert data.license is None and data.base_model == name
     write_runs([run(0, base_model="runs/mine")], folder / "results.json")
-    assert ModelCard.load(render_card(folder)).data.base_model is None  # a folder is no Hub id
+    data = ModelCard.load(render_card(folder)).data
+    assert data.base_model is None and data.license is None  # whatever was in that folder
+    assert "started from `runs/mine`" in (folder / "README.md").read_text()
 
 
 def test_a_dataset_that_is_not_from_the_hub(folder):
@@ -215,7 +219,7 @@ def test_results_of_another_kind_are_refused(folder, change, expected):
 def test_no_run_no_configuration_no_source_of_the_recipe(folder, tmp_path):
     with pytest.raises(ValueError, match="got no run"):
         parse_runs([])
-    with pytest.raises(ValueError, match="has no config.json; give an exported folder"):
+    with pytest.raises(ValueError, match=r"has no config.json; give an exported folder"):
         render_card(tmp_path)
     (folder / "recipe.json").write_text('{"name": "mine"}')
     with pytest.raises(ValueError, match="lacks name or source"):

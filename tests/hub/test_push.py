@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pushing with the real client over HTTP to the Hub in `loopback_hub.py`, and what goes wrong."""
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 import sysconfig
-from pathlib import Path
 
 import huggingface_hub
 import pytest
@@ -17,18 +15,8 @@ from huggingface_hub import HfApi, hf_hub_download
 from vit_hf import VisionTransformerConfig, VisionTransformerForImageClassification
 from vit_hf.hub import PushError, export_checkpoint, push, push_or_keep
 from vit_hf.hub.push import upload
+from vit_hf.hub.reopening import download
 
-
-def load_loopback_hub():
-    path = Path(__file__).with_name("loopback_hub.py")
-    spec = importlib.util.spec_from_file_location("loopback_hub", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["loopback_hub"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-LoopbackHub = load_loopback_hub().LoopbackHub
 REPOSITORY, TOKEN = "tester/model", "hf_write"
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 SMALL |= {"intermediate_size": 64, "image_size": (16, 24), "patch_size": 8, "num_labels": 5}
@@ -63,12 +51,6 @@ print(json.dumps(heads))
 def without_xet(monkeypatch):
     # What HF_HUB_DISABLE_XET=1 sets: large files then go over HTTP, which the loopback Hub speaks.
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
-
-
-@pytest.fixture
-def hub():
-    with LoopbackHub() as server:
-        yield server
 
 
 @pytest.fixture
@@ -125,8 +107,8 @@ def test_what_was_pushed_opens_anywhere_at_every_revision(hub, folder, tmp_path)
     assert biases == [[2.0] * 5, [1.0] * 5, [3.0] * 5, [3.0] * 5]
 
 
-def test_large_files_in_parts_are_equal_to_the_byte(folder):
-    with LoopbackHub(part_size=20_000) as hub:
+def test_large_files_in_parts_are_equal_to_the_byte(make_hub, folder):
+    with make_hub(part_size=20_000) as hub:
         upload_to(hub, folder)
         assert len(hub.times_of("upload")) > 3 and len(hub.times_of("complete")) == 1
         stored = hub.files(REPOSITORY)["model.safetensors"]
@@ -263,8 +245,15 @@ def test_bad_names_and_folders_are_refused_before_anything_is_sent(hub, folder, 
     assert not hub.log
 
 
-def test_nobody_listens(folder):
-    with LoopbackHub() as gone:
+def test_the_token_is_never_pushed(hub, folder):
+    (folder / "recipe.json").write_text(json.dumps({"name": "x", "source": f"--hub_token {TOKEN}"}))
+    with pytest.raises(PushError, match=r"the access token stands in README.md, recipe.json"):
+        push(folder, REPOSITORY, token=TOKEN, endpoint=hub.endpoint)
+    assert hub.files(REPOSITORY) == {}
+
+
+def test_nobody_listens(make_hub, folder):
+    with make_hub() as gone:
         endpoint = gone.endpoint
     account = push_or_keep(folder, REPOSITORY, token=TOKEN, endpoint=endpoint, patience=0)
     assert not account.pushed and "refused" in account.message
@@ -287,15 +276,14 @@ def test_what_does_not_open_is_no_success(hub, folder):
 
 
 def test_a_busy_hub_is_asked_again_when_it_gives_back(hub, folder, tmp_path):
-    hub.fail("tree", status=503)
-    hub.fail("stored", drop="before")
     _, commit = upload_to(hub, folder)
-    from vit_hf.hub.reopening import download
-
+    hub.fail("resolve", status=503)
+    hub.fail("stored", drop="before")
     api = HfApi(hub.endpoint, token=TOKEN)
     downloaded = download(
         REPOSITORY, commit, files=["model.safetensors"], api=api, cache=tmp_path, patience=20
     )
+    assert hub.faults["resolve"].times == hub.faults["stored"].times == 0
     assert (downloaded / "model.safetensors").read_bytes() == hub.files(REPOSITORY)[
         "model.safetensors"
     ]

@@ -75,6 +75,13 @@ def test_a_parameter(model, name, value, place):
     assert first_bad_module(model) == place  # without a batch
 
 
+def test_a_parameter_of_a_module_with_parts():
+    model = build(VisionTransformerForImageClassification, pooling="map")
+    with torch.no_grad():
+        model.vit.pooler.pooling.probe[0, 0, 0] = NAN
+    assert first_bad_module(model, batch_of()) == "vit.pooler.pooling (its probe holds nan)"
+
+
 def test_of_several_the_first_in_execution(model):
     with torch.no_grad():
         for name in ("classifier.bias", "vit.layers.2.mlp.fc2.bias", "vit.layers.0.mlp.fc2.bias"):
@@ -157,8 +164,8 @@ def test_dropout_is_drawn_again():
 
 def test_a_compiled_model(model):
     model.compile(backend="eager")
-    model(**batch_of())
     with torch.no_grad():
+        model(**batch_of())  # compiled without hooks
         model.vit.layers[2].attention.v_proj.bias[0] = NAN
     assert first_bad_module(model, batch_of()).startswith("vit.layers.2.attention.v_proj ")
 

@@ -28,21 +28,21 @@ def run_steps(meter, num_steps, *, num_fetches=1, waiting=0.02, computing=0.03, 
 @pytest.mark.parametrize("num_fetches", [1, 2])
 def test_images_a_second_and_the_wait_for_input(num_fetches):
     meter = Throughput(device=CPU)
-    time.sleep(0.1)  # before the first batch: does not count
+    time.sleep(0.8)  # before the first batch: does not count
     run_steps(meter, 4, num_fetches=num_fetches)
     entries = meter.log_entries()
-    # 4 steps of 0.05 s. A sleep may be longer than asked for, so rates have no lower bound.
-    assert 0.4 * 200 < entries["images_per_second"] <= 200
-    assert entries["input_wait_share"] == pytest.approx(0.4, abs=0.1)
+    # 4 steps of 0.05 s. A sleep may be longer than asked for, which lowers the rate.
+    assert 50 < entries["images_per_second"] <= 200
+    assert entries["input_wait_share"] == pytest.approx(0.4, abs=0.15)
 
 
 def test_what_happens_between_steps_does_not_count():
     meter = Throughput(device=CPU)
-    run_steps(meter, 2, between=0.2)
+    run_steps(meter, 2, between=0.5)
     with meter.waiting():
         pass
     meter.step(num_images=0)
-    assert meter.log_entries()["images_per_second"] > 0.4 * 200
+    assert meter.log_entries()["images_per_second"] > 40  # of 200; with what lies between, 18
 
 
 def test_each_log_starts_anew():

@@ -4,10 +4,12 @@ images that are there twice, above all in several splits.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+KINDS = ("same", "near")  # of copies
 
 
 @dataclass
@@ -60,7 +62,9 @@ def run(arguments: Arguments) -> int:
         streaming=arguments.streaming,
         num_workers=arguments.num_workers,
     )
-    print("\n".join(lines_of(report)))
+    folder = str(Path(arguments.dataset_name).expanduser().absolute())
+    for line in lines_of(report):
+        print(line.replace(f"{folder}/", ""))
     if arguments.json is not None:
         path = Path(arguments.json)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,13 +73,13 @@ def run(arguments: Arguments) -> int:
     return 0 if report["is_sound"] else 1
 
 
-def lines_of(report: Mapping[str, Any]):
+def lines_of(report: Mapping[str, Any]) -> Iterator[str]:
     """Yields the lines of a report."""
     yield f"{'split':12}{'images':>9}{'classes':>9}  images a class"
     for name, split in report["splits"].items():
         counts = split["num_by_class"]
         spread = f"{min(counts.values())} to {max(counts.values())}" if counts else "-"
-        yield f"{name:12}{split['num_images']:9}{len(counts) or '-':>9}  {spread}"
+        yield f"{name:12}{split['num_images']:9}{len(counts):9}  {spread}"
     yield ""
     for name, spread in report["sizes"].items():
         if spread is not None:
@@ -84,16 +88,13 @@ def lines_of(report: Mapping[str, Any]):
     for name in ("modes", "formats", "orientations"):
         counts = ", ".join(f"{value} {count}" for value, count in report[name].items())
         yield f"{name:14}{counts or '-'}"
-    num_by_kind = {
-        kind: sum(copies["kind"] == kind for copies in report["copies"])
-        for kind in ("same", "near")
-    }
+    same, near = (sum(copies["kind"] == kind for copies in report["copies"]) for kind in KINDS)
     yield (
-        f"{'copies':14}{num_by_kind['same']} groups of the same pixels, {num_by_kind['near']} of "
-        f"near copies (similarity {report['similarity']:g})"
+        f"{'copies':14}groups of the same pixels {same}, of near copies {near} (similarity "
+        f"{report['similarity']:g})"
     )
     yield ""
     for finding in report["findings"]:
         yield f"{finding['level']}: {finding['found']}"
         yield f"    do: {finding['advice']}"
-    yield "sound" if report["is_sound"] else "not sound: see the errors above"
+    yield "sound" if report["is_sound"] else "not sound: see the errors"

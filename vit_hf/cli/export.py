@@ -89,7 +89,8 @@ def export(arguments: Arguments) -> tuple[Path, int]:
 
     disable_progress_bar()
     source = Path(arguments.checkpoint).expanduser()
-    folder = Path(arguments.output_dir or f"{source.resolve().name}-exported").expanduser()
+    name = source.stem if source.is_file() else source.resolve().name
+    folder = Path(arguments.output_dir or f"{name}-exported").expanduser()
     in_place = arguments.output_dir is None or folder.resolve() == source.resolve()
     if in_place and not missing_from_export(source):
         folder = source

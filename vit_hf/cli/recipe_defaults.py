@@ -30,6 +30,8 @@ def recipe_defaults(words: list[str], *, task: str) -> dict:
     defaults = dict(recipe.arguments)
     if isinstance(defaults.get("image_size"), int):
         defaults["image_size"] = [defaults["image_size"]]
+    if "--sweep" not in words:
+        defaults.pop("validation_fraction", None)  # is what the sweep holds out
     if recipe.task == "masked-patch-prediction":
         defaults["task"] = recipe.task
     return defaults | batch_defaults(defaults, words)

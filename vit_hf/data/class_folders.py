@@ -45,7 +45,7 @@ def open_class_folders(folder: Path) -> dict[str, Dataset] | None:
 def make_splits(pictures: list[str], places: list[str]) -> dict[str, Dataset]:
     """Makes the splits of pictures from their places, the paths within the folder."""
     parents = [place.split(os.sep)[:-1] for place in places]
-    has_splits = any(parent and parent[0].lower() in TRAIN_FOLDERS for parent in parents)
+    has_splits = any(parent and is_train(parent[0]) for parent in parents)
     splits: dict[str, dict[str, list]] = {}
     for picture, parent in zip(pictures, parents, strict=True):
         if has_splits and not parent:
@@ -60,8 +60,13 @@ def make_splits(pictures: list[str], places: list[str]) -> dict[str, Dataset]:
         del features["label"]
     return {
         name: Dataset.from_dict({column: rows[column] for column in features}, features=features)
-        for name, rows in splits.items()
+        for name, rows in sorted(splits.items(), key=lambda split: not is_train(split[0]))
     }
+
+
+def is_train(folder: str) -> bool:
+    """Whether a folder's name is one that training splits have."""
+    return folder.lower() in TRAIN_FOLDERS
 
 
 def walk(folder: str) -> Iterator[str]:

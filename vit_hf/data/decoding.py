@@ -85,7 +85,7 @@ def decode_region(
     with refusals(source):
         image = open_image(stored)
         is_reducible = isinstance(image, JpegImageFile) and image is not source
-        if not is_reducible:  # other formats may keep their EXIF behind the pixels
+        if not is_reducible:  # TIFF is turned upright by loading, PNG may have its EXIF last
             image.load()
         orientation = read_orientation(image)
     upright_size = orientation.swap(image.size)

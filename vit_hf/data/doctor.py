@@ -5,7 +5,7 @@ Every split of the source is examined as it is.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import Any
 
@@ -101,8 +101,7 @@ def report_on(
         groups of images; `findings`; `is_sound`: whether none of these is an error.
     """
     readable = [image for image in examined if image.error is None]
-    modes = Counter(image.mode for image in readable)
-    report = {
+    report: dict[str, Any] = {
         "dataset": dataset_name,
         "patch_size": patch_size,
         "similarity": similarity,
@@ -115,9 +114,9 @@ def report_on(
             "height": spread([image.size[1] for image in readable]),
             "shorter_side": spread([min(image.size) for image in readable]),
         },
-        "modes": dict(modes.most_common()),
-        "formats": dict(Counter(str(image.format) for image in readable).most_common()),
-        "orientations": dict(Counter(str(image.orientation) for image in readable).most_common()),
+        "modes": count(image.mode for image in readable),
+        "formats": count(image.format for image in readable),
+        "orientations": count(image.orientation for image in readable),
         "broken_exif": [place(image) for image in readable if image.orientation == BROKEN],
         "unreadable": [
             {**place(image), "error": image.error} for image in examined if image.error is not None
@@ -138,6 +137,12 @@ def report_on(
 def place(image: Examined) -> dict[str, Any]:
     """Says where an image is."""
     return {"split": image.split, "row": image.row, "name": image.name}
+
+
+def count(values: Iterable[Any]) -> dict[str, int]:
+    """Counts values, the most frequent first."""
+    counts = Counter("none" if value is None else str(value) for value in values)
+    return dict(counts.most_common())
 
 
 def count_classes(images: Sequence[Examined]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ THUMBNAIL, FREQUENCIES = 32, 8  # a side, in pixels and coefficients
 SIMILARITY = 0.95  # cosine; re-encoded and resized photographs have more than 0.97
 LEAST_CONTRAST = 2.0  # grey levels (standard deviation); a plainer picture has no signature
 NUM_TABLES = 64  # times that signs are drawn; finds nearly all near copies
-MAX_SHIFT = 64  # neighbours a picture is compared with, where very many agree in the drawn signs
+MAX_SHIFT = 16  # neighbours a picture is compared with, where very many agree in the drawn signs
 
 ORDERS = np.arange(FREQUENCIES)
 COSINES = np.cos(np.pi / THUMBNAIL * np.outer(ORDERS, np.arange(THUMBNAIL) + 0.5))  # (8, 32)
@@ -76,13 +76,13 @@ def find_near(signatures: np.ndarray, *, similarity: float = SIMILARITY) -> np.n
     num_signs = max(16, math.ceil(math.log2(len(signatures) + 1)))
     powers = 1 << np.arange(num_signs, dtype=np.int64)
     generator = np.random.default_rng(0)
-    found = [np.empty((0, 2), dtype=np.int64)]
+    found = np.empty(0, dtype=np.int64)  # each pair as one number
     for _ in range(NUM_TABLES):
         drawn = generator.choice(signs.shape[1], num_signs, replace=False)
         for pairs in pairs_of_equal(signs[:, drawn] @ powers):
-            found.append(pairs[cosines(signatures, pairs) >= similarity])
-    pairs = np.unique(np.sort(np.concatenate(found), axis=1), axis=0)
-    return has_signature[pairs]
+            near = np.sort(pairs[cosines(signatures, pairs) >= similarity], axis=1)
+            found = np.union1d(found, near[:, 0] * len(signatures) + near[:, 1])
+    return has_signature[np.stack(np.divmod(found, max(1, len(signatures))), axis=1)]
 
 
 def pairs_of_equal(keys: np.ndarray) -> Iterable[np.ndarray]:

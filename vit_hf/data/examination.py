@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from datasets import ClassLabel, Dataset
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch.utils.data import DataLoader
 from transformers.utils import logging
 
@@ -28,7 +28,7 @@ class Examined(NamedTuple):
     """What there is to know of one image.
 
     Attributes:
-        name: its path, where it has one.
+        name: its path, or else its row.
         label: its class's name, where it has one.
         error: why it cannot be read; the next are then `None`.
         size: width and height, upright.
@@ -69,17 +69,17 @@ def examine_split(
         ),
     )
     row = 0
-    with logging.tqdm(total=num_images, desc=split, unit=" images") as progress:
+    with logging.tqdm(total=num_images, desc=split, unit=" images", mininterval=1) as progress:
         try:
             for batch in batches:
                 for image in batch:
-                    name = image.name or f"row {row} of {split}"
+                    name = image.name or f"row {row}"
                     yield image._replace(name=name, split=split, row=row)
                     row += 1
                 progress.update(len(batch))
         except Exception as error:  # a shard that breaks off raises nearly anything
             raise ValueError(
-                f"the split {split!r} cannot be read beyond image {row}: {error}; "
+                f"the split {split!r} cannot be read beyond image {row} or a few more: {error}; "
                 "get the shard that holds it anew"
             ) from error
 
@@ -110,7 +110,9 @@ def examine_image(stored: Mapping[str, Any]) -> Examined:
         orientation = examine_exif(image)
         picture = decode_image(image)
     except UndecodableImage as error:
-        return unknown._replace(error=str(error.__cause__ or error))
+        is_alien = isinstance(error.__cause__, UnidentifiedImageError)
+        reason = "no image of a known format" if is_alien else error.__cause__ or error
+        return unknown._replace(error=str(reason))
     return unknown._replace(
         size=picture.size,
         mode=mode,
@@ -123,9 +125,12 @@ def examine_image(stored: Mapping[str, Any]) -> Examined:
 
 def examine_exif(image: Image.Image) -> int | str | None:
     """Returns the orientation that an image's EXIF block says, or that the block is broken."""
+    block = image.info.get("exif")
     with warnings.catch_warnings(record=True) as complaints:
         warnings.simplefilter("always")
         try:
+            if block:  # read anew, as what Pillow said when it opened the file is gone
+                Image.Exif().load(block)
             orientation = image.getexif().get(ExifTags.Base.Orientation)
         except Exception:  # Pillow raises nearly anything, from deep within
             return BROKEN

@@ -48,36 +48,37 @@ def troubles_with_files(report: Mapping[str, Any]) -> Iterator[Finding]:
     if report["unreadable"]:
         yield Finding(
             "error",
-            f"{named(report['unreadable'])} cannot be read",
-            "replace or remove them: training skips them, evaluation counts them as wrong",
+            f"images that cannot be read: {named(report['unreadable'])}",
+            "replace or remove them; training skips them, evaluation counts them as wrong",
         )
     if report["too_small"]:
         yield Finding(
             "warning",
-            f"{named(report['too_small'])} are smaller than a patch of {report['patch_size']} "
-            "pixels",
+            f"images smaller than a patch of {report['patch_size']} pixels: "
+            + named(report["too_small"]),
             "look whether they are pictures at all; they are enlarged to the model's size",
         )
     if report["broken_exif"]:
         yield Finding(
             "warning",
-            f"{named(report['broken_exif'])} have a broken EXIF block",
+            f"images with a broken EXIF block: {named(report['broken_exif'])}",
             "look whether they lie on their side; they are read as they are stored",
         )
     num_turned = sum(report["orientations"].get(tag, 0) for tag in TURNED)
     if num_turned:
         yield Finding(
             "note",
-            f"{num_turned} images are stored turned and say so in their EXIF block",
-            "nothing here: they are turned upright; other programs may not do so",
+            f"images that are stored turned, and say so in their EXIF block: {num_turned}",
+            "nothing here, where they are turned upright; other programs may not do so",
         )
     modes = {mode: count for mode, count in report["modes"].items() if mode != "RGB"}
     if modes:
         yield Finding(
             "note",
-            f"{sum(modes.values())} images are not RGB: "
-            + listed(f"{count} {mode}" for mode, count in modes.items()),
-            "nothing: they are converted; transparency is left aside",
+            f"images that are not RGB: {sum(modes.values())} ("
+            + ", ".join(f"{mode} {count}" for mode, count in modes.items())
+            + ")",
+            "nothing; they are converted, and transparency is left aside",
         )
 
 
@@ -88,32 +89,27 @@ def troubles_with_copies(report: Mapping[str, Any]) -> Iterator[Finding]:
         images = copies["images"]
         is_across = len({image["split"] for image in images}) > 1
         (across if is_across else within).append(images)
-        if len({image["label"] for image in images}) > 1:
+        if len({image["label"] for image in images} - {None}) > 1:
             differing.append(images)
     if across:
         counts = Counter(image["split"] for images in across for image in images)
         yield Finding(
             "error",
-            "copies lie in several splits: "
-            + ", ".join(f"{count} images of {split}" for split, count in counts.items())
-            + f", such as {paired(across)}",
-            "remove them from the training split, or the test measures memory",
+            "copies in several splits: "
+            + ", ".join(f"{count} in {split}" for split, count in counts.items())
+            + f", {paired(across)}",
+            "remove those in the training split, or the test measures memory",
         )
     if within:
         advice = "remove all but one of each"
         if len(report["splits"]) == 1:
             advice += ", before a test split is drawn and they come to lie on both sides of it"
         num_copies = sum(len(images) - 1 for images in within)
-        yield Finding(
-            "warning",
-            f"{num_copies} images are copies of others in their split, such as {paired(within)}",
-            advice,
-        )
+        yield Finding("warning", f"copies within a split: {num_copies}, {paired(within)}", advice)
     if differing:
         yield Finding(
             "warning",
-            f"{len(differing)} groups of copies have several labels, such as "
-            + paired(differing, by="label"),
+            f"copies with different labels: {len(differing)}, " + paired(differing, by="label"),
             "give all images of a group one label, or remove them",
         )
 
@@ -126,28 +122,29 @@ def troubles_with_classes(splits: Mapping[str, Any]) -> Iterator[Finding]:
         if split["num_without_label"]:
             yield Finding(
                 "warning",
-                f"{split['num_without_label']} images of {name} have no label",
+                f"images of {name} without a label: {split['num_without_label']}",
                 "give each one, or leave them out; a test split may keep its labels secret",
             )
         if counts and len(counts) < len(classes):
             yield Finding(
                 "warning",
-                f"{name} has no image of {listed(sorted(classes - set(counts)))}",
+                f"classes without an image in {name}: {listed(sorted(classes - set(counts)))}",
                 "look whether images are missing; what is not trained cannot be tested",
             )
         if counts and max(counts.values()) >= IMBALANCE * min(counts.values()):
             rarest, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
             yield Finding(
                 "note",
-                f"{name} has {counts[most]} images of {most} and {counts[rarest]} of {rarest}",
+                f"unequal classes in {name}: {counts[most]} images of {most}, {counts[rarest]} of "
+                f"{rarest}",
                 "look at the accuracy of each class, not at the mean alone",
             )
 
 
 def named(images: Sequence[Mapping[str, Any]]) -> str:
-    """Names some images."""
-    some = ", ".join(image["name"] for image in images[:3])
-    return f"{len(images)} images ({some}{', ...' if len(images) > 3 else ''})"
+    """Counts images and names some."""
+    some = ", ".join(f"{image['name']} of {image['split']}" for image in images[:3])
+    return f"{len(images)} ({some}{', ...' if len(images) > 3 else ''})"
 
 
 def paired(groups: Sequence[Sequence[Mapping[str, Any]]], *, by: str = "split") -> str:
@@ -155,5 +152,8 @@ def paired(groups: Sequence[Sequence[Mapping[str, Any]]], *, by: str = "split") 
     said = []
     for first, *others in groups[:3]:
         second = next((image for image in others if image[by] != first[by]), others[0])
-        said.append(f"{first['name']} ({first[by]}) = {second['name']} ({second[by]})")
-    return "; ".join(said) + ("; ..." if len(groups) > 3 else "")
+        label = " ({label})" if by == "label" else ""
+        said.append(
+            " = ".join(f"{{name}} of {{split}}{label}".format(**image) for image in (first, second))
+        )
+    return "such as " + "; ".join(said)

@@ -60,7 +60,7 @@ ORIENTATIONS = {  # EXIF 2.3, tag 0x0112
 def read_orientation(image: Image.Image) -> Orientation:
     """Reads the orientation; an EXIF block that cannot be read leaves the picture as it is stored.
 
-    Formats other than JPEG may keep it behind the pixels: load the image first.
+    Other formats than JPEG must be loaded first, see `decode_region`.
     """
     try:
         return ORIENTATIONS.get(image.getexif().get(ExifTags.Base.Orientation, 1), UPRIGHT)

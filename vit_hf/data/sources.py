@@ -140,8 +140,11 @@ def open_dataset(dataset_name: str | None, *, streaming: bool = False) -> dict[s
             name, _, configuration = dataset_name.partition(":")
             opened = load_dataset(name, configuration or None, streaming=streaming)
     except Exception as error:  # the loaders raise many kinds, all of which mean this
+        cause = f" ({error.__cause__})" if error.__cause__ else ""
         here = "" if looks_local else "; there is no folder of that name here either"
-        raise ValueError(f"could not open the dataset {dataset_name!r}: {error}{here}") from error
+        raise ValueError(
+            f"could not open the dataset {dataset_name!r}: {error}{cause}{here}"
+        ) from error
     return {str(name): images for name, images in opened.items()}
 
 

@@ -107,7 +107,7 @@ def metadata(runs: list[Run], *, name: str, task: str, has_passport: bool) -> Mo
         library_name="transformers",
         pipeline_tag=task,
         tags=["vision", "vision-transformer", "vit", "vit_hf"],
-        base_model=next((run.base_model for run in runs if run.base_model), None),
+        base_model=runs[0].base_model_hub_id if runs else None,
         datasets=list(ids) or None,
         metrics=list(dict.fromkeys(metric.name for metric in own)) or None,
         model_name=name if runs else None,  # the model index has it

@@ -38,7 +38,7 @@ def summarise(runs: list[Run]) -> list[Measure]:
         own = dict(measured.get((name, split, None), []))
         pairs = [(seed, own[seed].value - metric.value) for seed, metric in several if seed in own]
         if of is not None and pairs:
-            rows.append(gain(f"gain on {split} over {of}", name, pairs))
+            rows.append(gain(name, pairs, where=f"on {split}", control=of))
     return rows
 
 
@@ -63,14 +63,20 @@ def in_words(metrics: list[Metric]) -> str:
     return f"{show(mean(values), first.name)} ± {show(stdev(values), first.name)} ({each})"
 
 
-def gain(what: str, name: str, pairs: list[tuple[int, float]]) -> Measure:
+def gain(name: str, pairs: list[tuple[int, float]], *, where: str, control: str) -> Measure:
     """Returns the row of the differences, seed by seed, between a model and its control."""
-    factor, unit = (100, " points") if is_share(name) else (1, "")
-    values = [factor * value for _, value in pairs]
-    value = f"{mean(values):+.4g}{unit}"
+    what = name.replace("_", " ")
+    values = [value for _, value in pairs]
+    if is_share(name):
+        title, unit, form = f"gain in {what} {where} over {control}", " points", "{:+.2f}"
+        values = [100 * value for value in values]
+    else:
+        title, unit, form = f"difference in {what} {where} from {control}", "", "{:+.4g}"
+    told = form.format(mean(values)) + unit
     if len(values) > 1:
-        value += f" ± {stdev(values):.4g} ({', '.join(f'{each:+.4g}' for each in values)})"
-    return Measure(what, value, seeds_of(pairs))
+        spread = form.format(stdev(values)).lstrip("+")
+        told += f" ± {spread} ({', '.join(map(form.format, values))})"
+    return Measure(title, told, seeds_of(pairs))
 
 
 def show(value: float, name: str) -> str:

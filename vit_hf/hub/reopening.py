@@ -4,6 +4,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -31,8 +32,11 @@ for opened in {"AutoModel", auto_class}:
     pixels = torch.zeros(1, model.config.num_channels, *model.config.image_hw)
     with torch.no_grad():
         model.eval()(pixels)
-processor = transformers.AutoImageProcessor.from_pretrained(repo_id, revision=commit)
-if model.config.num_channels == 3:
+try:
+    processor = transformers.AutoImageProcessor.from_pretrained(repo_id, revision=commit)
+except ImportError:  # old releases of transformers have none without torchvision
+    processor = None
+if processor is not None and model.config.num_channels == 3:
     from PIL import Image
     processor(Image.new("L", (40, 30)), return_tensors="pt")
 """
@@ -102,11 +106,19 @@ def open_elsewhere(repo_id: str, commit: str, *, auto_class: str, cache: Path):
         command, env=environment, cwd=cache, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        last = done.stderr.strip().splitlines()[-1:]
         raise OSError(
             f"the commit {commit} of {repo_id} was pushed, but does not open with {auto_class} in "
-            f"a fresh process: {' '.join(last)}"
+            f"a fresh process: {last_error(done.stderr)}"
         )
+
+
+def last_error(output: str) -> str:
+    """Returns the error that a process ended with, in one line, out of what it printed."""
+    lines = output.strip().splitlines() or ["it said nothing"]
+    starts = [
+        place for place, line in enumerate(lines) if re.match(r"[\w.]+(Error|Exception)\b", line)
+    ]
+    return " ".join(" ".join(lines[starts[-1] if starts else -1 :]).split())
 
 
 def auto_class_of(folder: Path) -> str:

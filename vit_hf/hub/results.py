@@ -77,7 +77,8 @@ class Run:
         recipe: the name of its recipe, whose content is `recipe.json` beside it.
         phases: what was done one after the other, in free words:
             `{"name": "fine-tuning", "steps": 900, "image size": 32, "learning rate": 1e-3}`.
-        base_model: the Hub id of the checkpoint that it started from.
+        base_model: the checkpoint that it started from, as it was named; its licence holds.
+        base_model_hub_id: its id on the Hub, `None` where it is not from there.
         pictures: captions of pictures in the folder, by file name.
         details: anything else; kept, not told in the card.
     """
@@ -94,6 +95,7 @@ class Run:
     recipe: str | None = None
     phases: list[dict[str, Any]] = field(default_factory=list)
     base_model: str | None = None
+    base_model_hub_id: str | None = None
     pictures: dict[str, str] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
 
