@@ -6,7 +6,7 @@ import sys
 # Python puts this folder first, where `evaluate.py` would be taken for the library of that name.
 sys.path.pop(0)
 
-from vit_hf.cli import main  # noqa: E402
+from vit_hf.cli import main
 
 if __name__ == "__main__":
     sys.exit(main(["evaluate", *sys.argv[1:]]))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The README is true: its Python runs, its commands exist, its first example is eight lines."""
 
+import importlib
 import json
 import re
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from vit_hf.cli import VERBS
+from vit_hf.recipes import names
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -30,12 +32,24 @@ def test_the_first_example_is_eight_lines():
     assert len([line for line in first.splitlines() if line.strip()]) == 8
 
 
+def flags_of(verb: str) -> set[str]:
+    """Returns the flags of a verb, without their dashes."""
+    module = importlib.import_module(f"vit_hf.cli.{verb}")
+    classes = getattr(module, "argument_classes", lambda: [module.Arguments])()
+    return {field for group in classes for field in group.__dataclass_fields__}
+
+
+def test_its_recipes_exist():
+    named = re.findall(r"--recipe ([\w-]+)", README)
+    assert named and set(named) <= set(names())
+
+
 def test_its_commands_exist():
     commands = [
         line
         for language, code in BLOCKS.values()
         if language == "bash"
-        for line in code.splitlines()
+        for line in code.replace("\\\n", " ").splitlines()
     ]
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
     for command in commands:
@@ -44,9 +58,11 @@ def test_its_commands_exist():
             assert words[0] in targets
         elif program == "vit-hf":
             assert words[0] in VERBS
-            module = pytest.importorskip(f"vit_hf.cli.{words[0]}")
             flags = {word[2:] for word in words if word.startswith("--")}
-            assert flags <= set(module.Arguments.__dataclass_fields__), command
+            assert flags <= flags_of(words[0]), command
+        elif program == "accelerate":
+            files = [word for word in words if word.startswith("scripts/")]
+            assert len(files) == 2 and all((ROOT / file).is_file() for file in files)
         else:
             assert program in ("pip", ".venv/bin/python")
 
@@ -59,7 +75,8 @@ def test_its_links_lead_somewhere(name):
 
 def test_its_figures_are_those_of_the_results():
     results = json.loads((ROOT / "model_cards" / "digits" / "results.json").read_text())
-    for figure in (results["accuracy"], results["accuracy_from_scratch"]):
-        assert f"| {figure:.2%} |" in README
+    for metric in results["metrics"][:2]:
+        assert metric["name"] == "accuracy" and f"| {metric['value']:.2%} |" in README
     assert f"It took {results['seconds']:.0f} s" in README
-    assert f"on {results['num_test_images']} test images, seed {results['seed']}" in README
+    num_images = results["dataset"]["splits"]["test"]
+    assert f"on {num_images} test images, seed {results['seed']}" in README

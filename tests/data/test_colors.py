@@ -111,6 +111,8 @@ def test_floats_are_scaled_once():
             np.testing.assert_array_equal(np.asarray(decode_image(array))[:, :, 2], levels)
     three = np.stack([levels / 255] * 3, axis=-1).astype(np.float16)
     assert np.abs(np.asarray(decode_image(three)) - levels[:, :, None]).max() <= 1
+    between = np.array([[0, 0.001, 0.003, 0.9985, 1]])  # times 255: 0.255, 0.765, 254.6
+    np.testing.assert_array_equal(np.asarray(decode_image(between))[0, :, 0], [0, 0, 1, 255, 255])
     fractions = Image.fromarray(levels * 0.99)
     np.testing.assert_array_equal(decode_image(fractions), load_image(fractions))
     np.testing.assert_array_equal(

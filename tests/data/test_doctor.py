@@ -99,9 +99,9 @@ def test_what_there_is_is_counted(report):
     }
     assert report["sizes"]["width"] == {"least": 5, "median": 96, "largest": 300}
     assert report["sizes"]["shorter_side"]["least"] == 5
-    assert report["modes"] == {"RGB": 36, "L": 1, "CMYK": 1}
-    assert report["formats"] == {"PNG": 32, "JPEG": 5, "BMP": 1}
-    assert report["orientations"] == {"none": 36, "broken": 1, "6": 1}
+    assert report["modes"] == {"RGB": 35, "L": 1, "CMYK": 1}
+    assert report["formats"] == {"PNG": 31, "JPEG": 5, "BMP": 1}
+    assert report["orientations"] == {"none": 35, "broken": 1, "6": 1}
 
 
 def test_troubled_files_are_named(report, troubled):
@@ -258,14 +258,24 @@ def test_few_pairs_are_compared(monkeypatch):
 
     monkeypatch.setattr(duplicates, "cosines", cosines)
     duplicates.find_near(random_signatures(20_000))
-    assert 0 < sum(compared) < 20 * 20_000  # of 200,000,000
+    assert 0 < sum(compared) < 40 * 20_000  # of 200,000,000
 
 
 def test_very_many_copies_cost_no_more():
-    signatures = np.repeat(random_signatures(1), 5000, axis=0)
+    signatures = np.repeat(random_signatures(1), 2000, axis=0)
     pairs = duplicates.find_near(signatures)
-    assert len(pairs) <= 5000 * duplicates.MAX_SHIFT
-    assert duplicates.group(pairs) == [list(range(5000))]
+    assert len(pairs) < 16 * 2000  # of 1,999,000
+    assert duplicates.group(pairs) == [list(range(2000))]
+
+
+def test_sky_over_sea_is_not_yet_a_copy():
+    sky = np.repeat([190.0, 90.0], 40)[:, None, None]
+    scenes = [
+        Image.fromarray((sky + np.asarray(photo(seed)) * 0.4 - 51).clip(0, 255).astype("uint8"))
+        for seed in range(20)
+    ]
+    signatures = np.array([duplicates.signature(scene) for scene in scenes])
+    assert not duplicates.find_near(signatures).size
 
 
 def test_the_same_pixels_need_the_same_size():

@@ -14,6 +14,7 @@ from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, Valu
 from PIL import Image as Pictures
 
 from vit_hf.data import load_images
+from vit_hf.data.class_folders import walk
 
 PICTURE = np.zeros((8, 8, 3), dtype="uint8")
 
@@ -135,6 +136,21 @@ def test_pictures_may_lie_deeper_and_hidden_ones_are_left_out(tmp_path):
         make_folder(tmp_path / "train" / name, counts={"": 2})
     (tmp_path / "preview.png").write_bytes(picture_bytes(1))  # beside the folder train
     assert counted(load_images(str(tmp_path))["train"]) == {"cat": 3, "dog": 1}
+    (tmp_path / "train" / "loop").symlink_to(tmp_path / "train")
+    with pytest.raises(ValueError, match="loop, a link to a folder that it lies in"):
+        load_images(str(tmp_path))
+
+
+def test_links_to_other_folders_are_followed(tmp_path):
+    make_folder(tmp_path / "elsewhere", counts={"cat": 5})
+    make_folder(tmp_path / "pets", counts={"dog": 5})
+    (tmp_path / "pets" / "cat").symlink_to(tmp_path / "elsewhere" / "cat")
+    assert counted(load_images(str(tmp_path / "pets"))["train"]) == {"cat": 4, "dog": 4}
+
+
+def test_a_folder_that_cannot_be_read_is_not_an_empty_one():
+    with pytest.raises(FileNotFoundError):
+        list(walk("nowhere"))
 
 
 def test_columns_are_found_by_type_or_asked_for(tmp_path):
@@ -200,6 +216,8 @@ def test_webdataset_shards(tmp_path, streaming):
     assert rows[7]["image"]["path"] == "train-0001_001.png"
     within = load_images(folder, streaming=streaming, label_names=names, label_column="json.label")
     assert [row["label"] for row in within["train"]] == [1, 0] * 9
+    with pytest.raises(ValueError, match=r"are png, cls, json\.label, __key__, __url__"):
+        load_images(folder, streaming=streaming, label_column="json.class")
     some = load_images(str(tmp_path / "shards" / "train-*.tar"), streaming=True, label_names=names)
     assert list(some) == ["train"] and some["train"].num_shards == 3
 
@@ -284,7 +302,7 @@ def test_images_without_labels(tmp_path):
     assert {split: rows.num_rows for split, rows in images.items()} == {"train": 4, "validation": 2}
     assert images["train"].features == Features({"image": Image(decode=False)})
     make_folder(tmp_path / "flat", counts={"cat": 2, "dog": 2})
-    with pytest.raises(ValueError, match=r"images without a label in the split 'train': .*0.png"):
+    with pytest.raises(ValueError, match=r"got 6 images without a label .*0.png"):
         load_images(folder)
     assert len(load_images(folder, require_labels=False)["train"]) == 10
 

@@ -29,6 +29,7 @@ def find(*names, unlabelled=(), **options) -> dict[str, str]:
 def test_splits_are_found_by_the_usual_names(caplog):
     assert find("test", "train", "extra") == {"train": "train", "test": "test"}
     assert find("training", "val") == {"train": "training", "test": "val"}
+    assert find("Train", "Test") == {"train": "Train", "test": "Test"}
     assert find("train", "validation", "test") == {"train": "train", "test": "test"}
     assert not caplog.text
     assert find("train", "validation", "test", unlabelled=["test"])["test"] == "validation"

@@ -127,8 +127,9 @@ def test_crops_are_inceptions():
     shares = np.histogram(area, bins=np.linspace(0.05, 0.75, 8))[0]
     assert shares.min() > 0.8 * shares.mean() and shares.max() < 1.2 * shares.mean()
     small = area < 0.3
-    assert abs((left / (1000 - (right - left)))[small].mean() - 0.5) < 0.05
-    assert abs((top / (1000 - (bottom - top)))[small].mean() - 0.5) < 0.05
+    for start, length in ((left, right - left), (top, bottom - top)):
+        place = (start / (1000 - length))[small]  # uniform in [0, 1]
+        assert abs(place.mean() - 0.5) < 0.05 and abs(place.std() - 12**-0.5) < 0.03
     assert abs(ratio[small].mean() - (3 / 4 + 4 / 3) / 2) < 0.02
 
 

@@ -29,9 +29,7 @@ AUGMENTATION = BatchAugmentation(
 @pytest.fixture(scope="session")
 def image_set(image_rows):
     """The function `num_images -> datasets.Dataset` as `load_images` gives it."""
-    features = Features(
-        {"image": Image(decode=False), "label": ClassLabel(names=list("abcd"))}
-    )
+    features = Features({"image": Image(decode=False), "label": ClassLabel(names=list("abcd"))})
 
     def make(num_images: int) -> Dataset:
         rows = [{**row, "label": row["label"] % NUM_LABELS} for row in image_rows(num_images)]
@@ -85,3 +83,13 @@ def make_trainer(image_set, image_shards):
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory):
+    """The folder of a classifier of 16 pixels."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    torch.manual_seed(0)
+    settings = VisionTransformerConfig(**CONFIG)
+    VisionTransformerForImageClassification(settings).save_pretrained(folder)
+    return folder

@@ -83,9 +83,7 @@ def test_a_finished_run_is_not_trained_on(tmp_path, make_trainer):
 def test_an_evaluation_on_the_way_changes_nothing(tmp_path, make_trainer):
     plain = make_trainer(tmp_path / "plain", **EVERYTHING)
     plain.train()
-    watched = make_trainer(
-        tmp_path / "watched", eval_strategy="steps", eval_steps=2, **EVERYTHING
-    )
+    watched = make_trainer(tmp_path / "watched", eval_strategy="steps", eval_steps=2, **EVERYTHING)
     watched.train()
     assert_identical(weights_of(watched), weights_of(plain))
 
@@ -148,7 +146,7 @@ def test_the_best_checkpoint_is_found_under_its_name(tmp_path, make_trainer):
         assert torch.equal(value, saved[name])
 
 
-def command(folder, checkpoint, output_dir, *further):
+def command(folder, tiny_checkpoint, output_dir, *further):
     words = ["--dataset_name", folder, "--model_name_or_path", checkpoint]
     words += ["--output_dir", output_dir, "--max_steps", 40, "--save_steps", 5]
     words += ["--per_device_train_batch_size", 8, "--dataloader_num_workers", 2, "--seed", 0]
@@ -195,20 +193,18 @@ def finish(words):
     ],
     ids=["plain", "everything"],
 )
-def test_random_kills_end_the_same(tmp_path, color_folder, make_trainer, further):
+def test_random_kills_end_the_same(tmp_path, color_folder, tiny_checkpoint, further):
     """Ten runs of the command, each killed once or twice anywhere, then run to the end."""
     folder = color_folder(tmp_path / "images", per_class=40)
-    checkpoint = tmp_path / "checkpoint"
-    make_trainer(tmp_path / "unused").model.save_pretrained(checkpoint)
     started = time.perf_counter()
-    finish(command(folder, checkpoint, tmp_path / "whole", *further))
+    finish(command(folder, tiny_checkpoint, tmp_path / "whole", *further))
     duration = time.perf_counter() - started
     expected = load_file(tmp_path / "whole" / "model.safetensors")
     generator = random.Random(0)
     killed = 0
     for attempt in range(10):
         output_dir = tmp_path / f"killed-{attempt}"
-        words = command(folder, checkpoint, output_dir, *further)
+        words = command(folder, tiny_checkpoint, output_dir, *further)
         for _ in range(generator.choice([1, 2])):
             killed += run_and_kill(words, generator.uniform(0.4, 1.0) * duration) is None
         finish(words)

@@ -4,6 +4,7 @@ images that are there twice, above all in several splits.
 """
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,7 +63,7 @@ def run(arguments: Arguments) -> int:
         streaming=arguments.streaming,
         num_workers=arguments.num_workers,
     )
-    folder = str(Path(arguments.dataset_name).expanduser().absolute())
+    folder = os.path.abspath(Path(arguments.dataset_name).expanduser())
     for line in lines_of(report):
         print(line.replace(f"{folder}/", ""))
     if arguments.json is not None:

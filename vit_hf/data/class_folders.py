@@ -18,7 +18,8 @@ from pathlib import Path
 from datasets import ClassLabel, Dataset, Features, Image
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 
-TRAIN_FOLDERS = ("train", "training")
+from .splits import TRAIN_SPLITS
+
 PICTURES = frozenset(ImageFolder.EXTENSIONS)
 SHARDS = frozenset({".parquet", ".arrow", ".tar"})
 TABLES = frozenset({"metadata.csv", "metadata.jsonl", "metadata.parquet"})
@@ -66,14 +67,27 @@ def make_splits(pictures: list[str], places: list[str]) -> dict[str, Dataset]:
 
 def is_train(folder: str) -> bool:
     """Whether a folder's name is one that training splits have."""
-    return folder.lower() in TRAIN_FOLDERS
+    return folder.lower() in TRAIN_SPLITS
 
 
 def walk(folder: str) -> Iterator[str]:
     """Yields the files below a folder in the order of their names, leaving out hidden ones."""
-    for parent, folders, files in os.walk(folder, followlinks=True):
+
+    def refuse(error: OSError):
+        raise error  # or a folder that cannot be read would be one without pictures
+
+    for parent, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
         folders[:] = sorted(name for name in folders if is_visible(name))
+        refuse_loops(parent, folders)
         yield from (os.path.join(parent, name) for name in sorted(files) if is_visible(name))
+
+
+def refuse_loops(parent: str, folders: list[str]):
+    """Raises a `ValueError` where one of the folders is a link to one that it lies in."""
+    for path in (os.path.join(parent, name) for name in folders):
+        target = os.path.realpath(path) if os.path.islink(path) else None
+        if target is not None and Path(os.path.realpath(parent)).is_relative_to(target):
+            raise ValueError(f"got {path}, a link to a folder that it lies in; remove it")
 
 
 def is_visible(name: str) -> bool:

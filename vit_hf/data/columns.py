@@ -57,7 +57,7 @@ def pick(name: str | None, candidates: list[str], features: Features, *, kind: s
         return candidates[0]
     if name is not None and feature_at(features, name) is not None:
         return name
-    columns = f"the columns are {', '.join(features)}"
+    columns = f"the columns are {', '.join(names_of(features))}"
     if name is None and not candidates:
         raise ValueError(
             f"found no {kind} column; {columns}: name one with --{kind}_column. A folder needs "
@@ -80,6 +80,15 @@ def wrong_type(name: str, feature: Any, *, kind: str, allowed: str) -> ValueErro
     )
 
 
+def names_of(features: Mapping[str, Any]) -> list[str]:
+    """Returns the names of all columns, of those within others as `json.label`."""
+    return [
+        name if inner is None else f"{name}.{inner}"
+        for name, feature in features.items()
+        for inner in ([None] if not isinstance(feature, dict) else names_of(feature))
+    ]
+
+
 def feature_at(features: Any, name: str) -> Any:
     """Returns the feature of a column, or of one within it (`json.label`); `None` for none."""
     if name in features:
@@ -95,6 +104,11 @@ def value_at(row: Mapping[str, Any], name: str) -> Any:
         return row[name]
     outer, _, inner = name.partition(".")
     return None if row[outer] is None else value_at(row[outer], inner)
+
+
+def outer_column(images: Rows, name: str) -> str:
+    """Returns the column that is, or holds, a column."""
+    return name if name in (images.column_names or ()) else name.partition(".")[0]
 
 
 def is_image(feature: Any) -> bool:
@@ -152,5 +166,5 @@ class RenameColumns:
 
 def read_values(images: Dataset, name: str) -> list:
     """Reads one column, or one within another, at once: one by one takes minutes for a million."""
-    outer = name if name in images.column_names else name.partition(".")[0]
+    outer = outer_column(images, name)
     return [value_at({outer: value}, name) for value in images.select_columns([outer])[outer][:]]

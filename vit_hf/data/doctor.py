@@ -54,16 +54,14 @@ def examine(
         )
     splits = open_dataset(dataset_name, streaming=streaming)
     features = next(iter(splits.values())).features or Features()
+    why_unlabelled = None
     try:
-        columns, unlabelled = (
-            find_columns(features, image_column=image_column, label_column=label_column),
-            None,
-        )
+        columns = find_columns(features, image_column=image_column, label_column=label_column)
     except ValueError as error:
         if label_column is not None:
             raise
         columns = find_columns(features, image_column=image_column, require_labels=False)
-        unlabelled = str(error)
+        why_unlabelled = str(error)
     examined = [
         image
         for split, images in splits.items()
@@ -74,7 +72,7 @@ def examine(
         dataset_name=dataset_name,
         patch_size=patch_size,
         similarity=similarity,
-        why_unlabelled=unlabelled,
+        why_unlabelled=why_unlabelled,
     )
 
 
@@ -170,8 +168,8 @@ def find_copies(images: Sequence[Examined], *, similarity: float) -> list[dict[s
         of one image of a group need not be one of all.
     """
     same = find_same([image.digest for image in images])
-    others = np.setdiff1d(np.arange(len(images)), same[:, 1])
-    signatures = np.array([images[index].signature for index in others])
+    others = np.delete(np.arange(len(images)), same[:, 1])
+    signatures = np.array([images[index].signature for index in others.tolist()])
     near = others[find_near(signatures, similarity=similarity)] if len(others) else same
     return [
         {

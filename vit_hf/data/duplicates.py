@@ -9,9 +9,9 @@ otherwise all look like sky over ground; of length 1. Near copies have signature
 direction. Brightness, contrast and colour do not count. A picture that is plain has noise for a
 signature, so it has no near copies.
 
-Comparing all pairs would take days for a million images. Instead, pictures are compared that agree
-in the signs of some coefficients drawn at random, many times over ("bit sampling", Indyk and
-Motwani 1998). The time grows with the number of images times its logarithm.
+Comparing all pairs takes time with the square of the number of images. Instead, pictures are
+compared that agree in the signs of some coefficients drawn at random, many times over ("bit
+sampling", Indyk and Motwani 1998); then it grows with the number times its logarithm.
 
 Shapes: `N` images, `S` coefficients of a signature, `P` pairs.
 """
@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 THUMBNAIL, FREQUENCIES = 32, 8  # a side, in pixels and coefficients
-SIMILARITY = 0.95  # cosine; re-encoded and resized photographs have more than 0.97
+SIMILARITY = 0.95  # cosine; photographs resized or encoded anew lie above
 LEAST_CONTRAST = 2.0  # grey levels (standard deviation); a plainer picture has no signature
 NUM_TABLES = 64  # times that signs are drawn; finds nearly all near copies
 MAX_SHIFT = 16  # neighbours a picture is compared with, where very many agree in the drawn signs
@@ -67,22 +67,23 @@ def find_near(signatures: np.ndarray, *, similarity: float = SIMILARITY) -> np.n
         similarity: the least cosine between the signatures of near copies.
 
     Returns:
-        The pairs `(P, 2)`, each once, the smaller index first. Of the pairs that are there, 1 in
-        100 may be missed.
+        The pairs `(P, 2)`, each once, the smaller index first. A few that are hardly similar enough
+        may be missed.
     """
     has_signature = np.flatnonzero(signatures.any(axis=1))
     signatures = signatures[has_signature]
     signs = signatures > 0  # (N, S)
-    num_signs = max(16, math.ceil(math.log2(len(signatures) + 1)))
+    num_signs = max(8, math.ceil(math.log2(len(signatures) + 1)))
     powers = 1 << np.arange(num_signs, dtype=np.int64)
     generator = np.random.default_rng(0)
-    found = np.empty(0, dtype=np.int64)  # each pair as one number
+    found: set[int] = set()  # each pair as one number
     for _ in range(NUM_TABLES):
         drawn = generator.choice(signs.shape[1], num_signs, replace=False)
         for pairs in pairs_of_equal(signs[:, drawn] @ powers):
             near = np.sort(pairs[cosines(signatures, pairs) >= similarity], axis=1)
-            found = np.union1d(found, near[:, 0] * len(signatures) + near[:, 1])
-    return has_signature[np.stack(np.divmod(found, max(1, len(signatures))), axis=1)]
+            found.update((near[:, 0] * len(signatures) + near[:, 1]).tolist())
+    left, right = np.divmod(np.array(sorted(found), dtype=np.int64), max(1, len(signatures)))
+    return has_signature[np.stack([left, right], axis=1)]
 
 
 def pairs_of_equal(keys: np.ndarray) -> Iterable[np.ndarray]:

@@ -30,7 +30,7 @@ class Examined(NamedTuple):
     Attributes:
         name: its path, or else its row.
         label: its class's name, where it has one.
-        error: why it cannot be read; the next are then `None`.
+        error: why it cannot be read; the next are then empty.
         size: width and height, upright.
         mode: Pillow's, as stored.
         format: Pillow's name of the file's format.
@@ -80,7 +80,7 @@ def examine_split(
         except Exception as error:  # a shard that breaks off raises nearly anything
             raise ValueError(
                 f"the split {split!r} cannot be read beyond image {row} or a few more: {error}; "
-                "get the shard that holds it anew"
+                "mend the file that holds it, or get it anew"
             ) from error
 
 

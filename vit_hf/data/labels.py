@@ -92,11 +92,11 @@ class EncodeLabels:
         """Raises a `ValueError` where labels are missing or unknown."""
         missing = [index for index, label in enumerate(labels) if is_missing(label)]
         if missing:
+            some = ", ".join(rows[i]["image"]["path"] or f"row {i}" for i in missing[:5])
             raise ValueError(
-                f"got images without a label in the split {self.split!r}: "
-                f"{listed(rows[index]['image']['path'] or f'row {index}' for index in missing)}; "
-                "give each a label, or leave them out. A folder's images lie in one folder per "
-                "class"
+                f"got {len(missing)} images without a label in the split {self.split!r}: {some}"
+                f"{', ...' if len(missing) > 5 else ''}; give each a label, or leave them out. A "
+                "folder's images lie in one folder per class"
             )
         unknown = sorted({label for label in labels if label not in self.classes.codes}, key=str)
         if unknown:

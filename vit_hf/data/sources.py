@@ -21,14 +21,11 @@ from datasets import (
     load_dataset,
 )
 from sklearn.datasets import load_digits
-from transformers.utils import logging
 
 from .class_folders import open_class_folders
-from .columns import Columns, Rows, find_columns, read_values, select_columns
+from .columns import Rows, find_columns, outer_column, read_values, select_columns, value_at
 from .labels import encode_labels, find_classes, is_missing, refuse_untrained
 from .splits import find_splits, split_off_test, split_off_validation
-
-logger = logging.get_logger(__name__)
 
 SHARD_FORMATS = {".parquet": "parquet", ".tar": "webdataset"}
 PATTERN = set("*?[]")  # what datasets takes for a pattern in a path
@@ -88,7 +85,7 @@ def load_images(
         list(opened),
         train_split=train_split,
         test_split=test_split,
-        is_labelled=lambda name: not require_labels or has_labels(opened[name], columns),
+        is_labelled=lambda name: columns.label is None or has_labels(opened[name], columns.label),
     )
     images = {split: select_columns(opened[name], columns) for split, name in found.items()}
     if columns.label is not None:
@@ -131,7 +128,7 @@ def open_dataset(dataset_name: str | None, *, streaming: bool = False) -> dict[s
         )
     try:
         if is_shard and not path.is_dir():
-            shards = {"train": str(path)}
+            shards = {"train": dataset_name if "://" in dataset_name else str(path)}
             module = SHARD_FORMATS[path.suffix]
             opened = load_dataset(module, data_files=shards, streaming=streaming)
         elif looks_local:
@@ -148,14 +145,12 @@ def open_dataset(dataset_name: str | None, *, streaming: bool = False) -> dict[s
     return {str(name): images for name, images in opened.items()}
 
 
-def has_labels(images: Rows, columns: Columns) -> bool:
+def has_labels(images: Rows, label_column: str) -> bool:
     """Whether a split has labels; of a stream, whether its first image has one."""
-    if columns.label is None:
-        return False
     if isinstance(images, Dataset):
-        return not all(map(is_missing, read_values(images, columns.label)))
-    first = next(iter(select_columns(images.take(1), columns)), {"label": None})
-    return not is_missing(first["label"])
+        return not all(map(is_missing, read_values(images, label_column)))
+    labels = images.select_columns([outer_column(images, label_column)])
+    return not any(is_missing(value_at(row, label_column)) for row in labels.take(1))
 
 
 def with_classes(

@@ -46,21 +46,23 @@ def find_splits(
     Raises:
         ValueError: where there is no such split.
     """
-    found = {"train": train_split or next((name for name in TRAIN_SPLITS if name in names), None)}
-    candidates = [name for name in TEST_SPLITS if name in names and name != train_split]
-    found["test"] = test_split or next(filter(is_labelled, candidates), None)
-    if not test_split and found["test"] != next(iter(candidates), None):
+    usual = {name.lower(): name for name in names if name != train_split}
+    train = train_split or next((usual[name] for name in TRAIN_SPLITS if name in usual), None)
+    candidates = [usual[name] for name in TEST_SPLITS if name in usual]
+    test = test_split or next(filter(is_labelled, candidates), None)
+    if not test_split and test != next(iter(candidates), None):
         logger.warning(
             f"the split {candidates[0]!r} has no labels and is passed over; the test split is "
-            f"{found['test'] or 'to be drawn from the training images'}"
+            f"{test or 'to be drawn from the training images'}"
         )
+    found = {"train": train, "test": test}
     for split, name in found.items():
         if name not in names and (name is not None or split == "train"):
             said = f"no {split} split" if name is None else f"{split}_split={name!r}"
             raise ValueError(
                 f"got {said}; the splits are {', '.join(names)}: name one with --{split}_split"
             )
-    if found["train"] == found["test"]:
+    if train == test:
         raise ValueError(f"got the split {train_split!r} for training and testing; name two")
     return {split: name for split, name in found.items() if name is not None}
 

@@ -11,8 +11,8 @@ from ..evaluation import StreamingAccuracy, top_classes
 from ..hub.results import Run, write_runs
 from ..training import VisionTransformerTrainer, VisionTransformerTrainingArguments
 from .arguments import DataArguments, EvaluationArguments, as_size
-from .results import account, measured
-from .running import RESULTS, report
+from .results import account
+from .running import RESULTS, metrics_of, report
 
 
 def evaluate(evaluation: EvaluationArguments, data: DataArguments) -> Run:
@@ -57,8 +57,8 @@ def evaluate(evaluation: EvaluationArguments, data: DataArguments) -> Run:
         compute_metrics=StreamingAccuracy(),
         preprocess_logits_for_metrics=top_classes,
     )
-    found = trainer.evaluate()
     split = evaluation.split
+    found = trainer.evaluate(metric_key_prefix=split)
     run = account(
         model_name=source,
         task="image-classification",
@@ -66,10 +66,7 @@ def evaluate(evaluation: EvaluationArguments, data: DataArguments) -> Run:
         images=images,
         seed=data.split_seed,
         settings=[evaluation, data],
-        metrics=[
-            measured(name, found[f"eval_{name}"], split=split, num_images=len(rows))
-            for name in ("accuracy", "top5_accuracy", "loss")
-        ],
+        metrics=metrics_of(found, model.config, split=split, num_images=len(rows)),
         details={"preprocessing": json.loads(processor.to_json_string())},
         seconds=time.perf_counter() - started,
     )

@@ -64,12 +64,18 @@ def evaluate_splits(trainer: VisionTransformerTrainer, inputs: Inputs) -> list[M
     metrics = []
     for split, dataset in inputs.evaluation.items():
         found = trainer.evaluate(dataset, metric_key_prefix=split)
-        metrics += [
-            measured(name, found[f"{split}_{name}"], split=split, num_images=len(dataset))
-            for name in ("accuracy", "top5_accuracy", "loss")
-            if f"{split}_{name}" in found
-        ]
+        metrics += metrics_of(found, trainer.model.config, split=split, num_images=len(dataset))
     return metrics
+
+
+def metrics_of(found: dict[str, float], config, *, split: str, num_images: int) -> list[Metric]:
+    """Picks the metrics from what `Trainer.evaluate` found; of five classes, top-5 says nothing."""
+    names = ["accuracy", "top5_accuracy", "loss"]
+    return [
+        measured(name, found[f"{split}_{name}"], split=split, num_images=num_images)
+        for name in names
+        if f"{split}_{name}" in found and (name != "top5_accuracy" or config.num_labels > 5)
+    ]
 
 
 def phase_of(trainer: VisionTransformerTrainer, name: str) -> dict[str, Any]:

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several processes do what one does: the loss curve, the weights, every image evaluated once."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from vit_hf.cli import main
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "finetune.py"
+TOLERANCE = 1e-5
+FLAGS = [
+    "--use_cpu",
+    "--max_steps",
+    "6",
+    "--save_steps",
+    "3",
+    "--logging_steps",
+    "1",
+    "--seed",
+    "0",
+]
+FLAGS += ["--learning_rate", "0.01", "--optim", "sgd", "--optim_args", "momentum=0.9"]
+FLAGS += ["--mixup_alpha", "0.5", "--ema_decay", "0.9", "--disable_tqdm", "True"]
+FLAGS += ["--total_train_batch_size", "16", "--lr_scheduler_type", "constant"]
+
+
+def launch(num_processes, words):
+    """Runs the script on several processes, as accelerate and torchrun start them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", num_processes]
+    command += ["--master_port", port, SCRIPT, *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_DATASETS_OFFLINE": "1"}
+    done = subprocess.run(
+        [str(word) for word in command],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def losses_of(folder):
+    state = json.loads((folder / "checkpoint-6" / "trainer_state.json").read_text())
+    return [entry["loss"] for entry in state["log_history"] if "loss" in entry]
+
+
+def accuracy_of(folder):
+    metrics = json.loads((folder / "results.json").read_text())["metrics"]
+    return next((m["value"], m["num_images"]) for m in metrics if m["name"] == "accuracy")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, color_folder, tiny_checkpoint):
+    """The words of a run, and the folder of the run of one process."""
+    root = tmp_path_factory.mktemp("processes")
+    images = color_folder(root / "images", per_class=33)  # 14 test images, which do not divide
+    words = ["--dataset_name", str(images), "--model_name_or_path", str(tiny_checkpoint), *FLAGS]
+    flags = ["--output_dir", str(root / "alone"), "--per_device_train_batch_size", "8"]
+    assert main(["finetune", *words, *flags]) == 0
+    return words, root / "alone"
+
+
+@pytest.mark.parametrize("num_processes", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_several_processes_are_one(alone, tmp_path, num_processes):
+    words, expected = alone
+    batch = ["--per_device_train_batch_size", 16 // num_processes]
+    shown = launch(num_processes, [*words, "--output_dir", tmp_path, *batch])
+    assert f"16 images an update = {16 // num_processes} a device x {num_processes} dev" in shown
+    assert losses_of(tmp_path) == pytest.approx(losses_of(expected), abs=TOLERANCE)
+    found, reference = (load_file(f / "model.safetensors") for f in (tmp_path, expected))
+    difference = max((found[name] - reference[name]).abs().max().item() for name in reference)
+    print(f"{num_processes} processes: weights differ by at most {difference:.1e}")
+    assert difference <= TOLERANCE
+    assert accuracy_of(tmp_path) == accuracy_of(expected) and accuracy_of(tmp_path)[1] == 14
+    assert shown.count("checkpoint, card, results") == 1
+
+
+def test_resumed_on_another_number_of_processes(alone, tmp_path):
+    words, expected = alone
+    words = [*words, "--output_dir", str(tmp_path)]
+    whole = ["--per_device_train_batch_size", "8"]
+    assert main(["finetune", *words, *whole, "--max_steps", "3"]) == 0
+    launch(2, [*words, *whole, "--resume_from_checkpoint", "last"])
+    found, reference = (load_file(f / "model.safetensors") for f in (tmp_path, expected))
+    difference = max((found[name] - reference[name]).abs().max().item() for name in reference)
+    assert difference <= TOLERANCE
