@@ -3,6 +3,7 @@
 where they stood.
 """
 
+import itertools
 import json
 from collections import Counter
 
@@ -57,7 +58,7 @@ def test_every_row_once_an_epoch_in_another_order_each(shards):
         assert sorted(label for batch in epoch for label in batch) == list(range(NUM_ROWS))
     assert first != second
     in_first = [label for batch in first for label in batch]
-    assert sum(after == before + 1 for before, after in zip(in_first, in_first[1:])) < 20
+    assert sum(after == before + 1 for before, after in itertools.pairwise(in_first)) < 20
 
 
 def test_lanes_share_the_rows_out(shards):
@@ -114,5 +115,5 @@ def test_resuming_decodes_nothing_that_was_decoded(shards):
 
 
 def test_too_few_shards_says_how_many_are_needed(shards):
-    with pytest.raises(ValueError, match="got a stream of 4 shards for 5 workers.*at least 5 sh"):
+    with pytest.raises(ValueError, match=r"got a stream of 4 shards for 5 workers.*at least 5 sh"):
         ImageStream(shards, TRANSFORM, batch_size=2, num_lanes=5)

@@ -33,6 +33,8 @@ OWN_ARGUMENTS = {
     "erasing_probability",
     "randaugment_operations",
     "randaugment_magnitude",
+    "randaugment_deviation",
+    "randaugment_probability",
     "flip",
     "crop_area",
     "sweep_learning_rates",

@@ -29,7 +29,7 @@ def test_without_any_there_is_no_file(tmp_path):
 def test_too_many_end_the_run_and_are_named(tmp_path):
     bad = BadImages(tmp_path, 0.1, 20)
     bad.count(8, ["a", "b"])
-    with pytest.raises(ValueError, match="3 of 20 images cannot be decoded.*max_bad_fraction"):
+    with pytest.raises(ValueError, match=r"3 of 20 images cannot be decoded.*max_bad_fraction"):
         bad.count(8, ["c"])
     assert names_in(tmp_path) == ["a", "b", "c"]
 

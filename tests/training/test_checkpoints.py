@@ -34,7 +34,7 @@ def test_no_wish_is_a_fresh_start(tmp_path):
 def test_a_folder_is_taken_and_another_refused(tmp_path):
     checkpoint = make_checkpoint(tmp_path, 5)
     assert find_checkpoint(str(checkpoint), tmp_path) == str(checkpoint)
-    with pytest.raises(ValueError, match="is no folder with a trainer_state.json"):
+    with pytest.raises(ValueError, match=r"is no folder with a trainer_state.json"):
         find_checkpoint(str(tmp_path), tmp_path)
     with pytest.raises(ValueError, match="holds no checkpoint; 'last' starts afresh"):
         find_checkpoint(True, tmp_path / "missing")

@@ -146,7 +146,7 @@ def test_the_best_checkpoint_is_found_under_its_name(tmp_path, make_trainer):
         assert torch.equal(value, saved[name])
 
 
-def command(folder, tiny_checkpoint, output_dir, *further):
+def command(folder, checkpoint, output_dir, *further):
     words = ["--dataset_name", folder, "--model_name_or_path", checkpoint]
     words += ["--output_dir", output_dir, "--max_steps", 40, "--save_steps", 5]
     words += ["--per_device_train_batch_size", 8, "--dataloader_num_workers", 2, "--seed", 0]

@@ -34,7 +34,7 @@ class EpochBatches(Sampler[list[Draw]]):
     `batch_size * accumulation * num_processes` images: the first `batch_size` of an update to the
     first process, the next to the second, and so on, then again for the next accumulated batch.
     The remainder that fills no update is left out, so the updates are the same for every way to
-    make up one effective batch. Where there are fewer images than one update takes, they come again.
+    make up one effective batch. Where there are fewer images than an update takes, they come again.
 
     Args:
         num_images: size of the dataset.

@@ -106,6 +106,12 @@ class TrainingDataArguments(DataArguments):
     randaugment_magnitude: float = field(
         default=9.0, metadata={"help": "RandAugment: strength, 0 to 30."}
     )
+    randaugment_deviation: float = field(
+        default=0.5, metadata={"help": "RandAugment: deviation of the strength."}
+    )
+    randaugment_probability: float = field(
+        default=1.0, metadata={"help": "RandAugment: how likely each operation is carried out."}
+    )
     mixup_alpha: float = field(default=0.0, metadata={"help": "Mixup; 0 is none."})
     cutmix_alpha: float = field(default=0.0, metadata={"help": "CutMix; 0 is none."})
     mixing_probability: float = field(

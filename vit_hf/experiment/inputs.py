@@ -77,7 +77,12 @@ def training_transform(data: TrainingDataArguments, image_hw: tuple[int, int]) -
     """Returns what happens to each training image in the workers."""
     randaugment = None
     if data.randaugment_operations:
-        randaugment = RandAugment(data.randaugment_operations, magnitude=data.randaugment_magnitude)
+        randaugment = RandAugment(
+            data.randaugment_operations,
+            magnitude=data.randaugment_magnitude,
+            magnitude_deviation=data.randaugment_deviation,
+            operation_probability=data.randaugment_probability,
+        )
     crop_area = data.crop_area
     return ImageTransform(
         image_hw,

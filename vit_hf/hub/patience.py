@@ -52,7 +52,7 @@ def keep_trying(call: Callable[[], Result], *, patience: float, what: str) -> Re
                 raise
             logger.warning(f"{what}: {in_one_line(error)}; trying again in {wanted:.0f} s")
         time.sleep(wanted)
-        pause = 1.0
+        pause = min(2 * pause, LONGEST_PAUSE)
 
 
 def is_transient(error: BaseException) -> bool:

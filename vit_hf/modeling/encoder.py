@@ -160,8 +160,9 @@ class DropPath(nn.Module):
         """Maps `(B, T, D)` to `(B, T, D)`."""
         if not self.training or self.rate == 0:
             return branch
-        keep = branch.new_empty(branch.shape[0], 1, 1).bernoulli_(1 - self.rate)
-        return branch * keep / (1 - self.rate)
+        # Compared, as `bernoulli_` would have torch.compile compile each rate of a ramp anew.
+        keep = torch.rand(branch.shape[0], 1, 1, device=branch.device) >= self.rate
+        return branch * (keep / (1 - self.rate)).to(branch.dtype)
 
     def extra_repr(self) -> str:
         """The rate, for `print(model)`."""

@@ -16,7 +16,13 @@ PAPER = "Steiner et al. 2021 (arXiv 2106.10270)"
 def strength(mixup_alpha: float, magnitude: float) -> dict:
     """Mixup, and RandAugment of two operations; the paper's triple without its constant 2."""
     mixup = {"mixup_alpha": mixup_alpha, "mixing_probability": 1.0} if mixup_alpha else {}
-    return {"randaugment_operations": 2, "randaugment_magnitude": magnitude, **mixup}
+    return {
+        "randaugment_operations": 2,
+        "randaugment_magnitude": magnitude,
+        "randaugment_deviation": 0.0,
+        "randaugment_probability": 1.0,
+        **mixup,
+    }
 
 
 AUGMENTATIONS = {  # section 3 of the paper; MIXUP_DEF and RANDAUG_DEF in vit_i1k.py
@@ -45,10 +51,10 @@ NOTES = {
         "section 3; code: vit_i21k.py, vit_i1k.py",
     ),
     "crop_area": "code: vit_i21k.py, vit_i1k.py: decode_jpeg_and_inception_crop",
-    "randaugment_magnitude": "section 3; code: RANDAUG_DEF in vit_i1k.py, without a deviation; "
-    "vit_hf's magnitudes deviate by 0.5",
+    "randaugment_deviation": "code: every operation has the full magnitude",
+    "randaugment_probability": "code: every operation is carried out",
     **dict.fromkeys(
-        ("randaugment_operations", "mixup_alpha", "mixing_probability"),
+        ("randaugment_operations", "randaugment_magnitude", "mixup_alpha", "mixing_probability"),
         "section 3; code: MIXUP_DEF and RANDAUG_DEF in vit_i1k.py",
     ),
     "classification_loss": "code: vit_i21k.py, vit_i1k.py",

@@ -38,6 +38,8 @@ ARGUMENTS = {
     "flip": True,
     "randaugment_operations": 2,
     "randaugment_magnitude": 9.0,
+    "randaugment_deviation": 0.5,
+    "randaugment_probability": 0.5,
     "mixup_alpha": 0.8,
     "cutmix_alpha": 1.0,
     "mixing_probability": 1.0,
@@ -62,12 +64,14 @@ NOTES = {
     "crop_area": "code: main.py: timm's transforms",
     "flip": "code: main.py: timm's transforms",
     "randaugment_operations": "code: main.py: rand-m9-mstd0.5-inc1",
-    "randaugment_magnitude": "the row: 9/0.5, of which 0.5 is the deviation, as it is in vit_hf",
+    "randaugment_magnitude": "the row: 9/0.5, of which 0.5 is the deviation",
+    "randaugment_deviation": "the row: 9/0.5",
+    "randaugment_probability": "code: main.py: timm's default",
     "mixing_probability": "code: main.py: one of mixup and cutmix for every batch, by turns of 0.5",
 }
 REMARKS = (
     "Not in it, for want of an argument: repeated augmentation (table 9; main.py: each image three "
-    "times), RandAugment's operations applied in half of the cases (timm), and the initialisation "
+    "times), and the initialisation "
     "by a truncated normal.",
     "DeiT's warm-up and decay go by the epoch, from 1e-6; here they go by the step, from 0.",
     "DeiT normalises by ImageNet's mean and deviation and evaluates the central 224 of 256 px.",

@@ -61,7 +61,8 @@ class Recipe:
 
     The arguments that transformers has not: `total_train_batch_size`; `image_size`; `crop_area`
     (least share of the image in an Inception crop, `None` for no crop) and `flip`;
-    `randaugment_operations` and `randaugment_magnitude` (on AutoAugment's scale, where 10 is full);
+    `randaugment_operations`, `randaugment_magnitude` (on AutoAugment's scale, where 10 is full),
+    `randaugment_deviation` and `randaugment_probability`;
     `mixup_alpha`, `cutmix_alpha` and `mixing_probability`; `erasing_probability`;
     `label_smoothing`; `ema_decay` (Polyak averaging); `layer_decay`; `sweep_learning_rates` and
     `validation_fraction` (the sweep's development split). Every recipe states crop and flip; what

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
-from transformers import Trainer
+from transformers import PreTrainedModel, Trainer
 from transformers.trainer_utils import rotate_checkpoints
 
 from ..data.collation import ImageCollator
@@ -56,6 +56,9 @@ class VisionTransformerTrainer(Trainer):
     Raises:
         ValueError: for arguments of another class.
     """
+
+    args: VisionTransformerTrainingArguments  # pyright: ignore[reportIncompatibleVariableOverride]
+    model: PreTrainedModel
 
     def __init__(self, *args, data_collator=None, **kwargs):
         super().__init__(*args, data_collator=data_collator or ImageCollator(), **kwargs)
@@ -200,7 +203,10 @@ class VisionTransformerTrainer(Trainer):
         self.micro_step += 1
         batch = dict(inputs)  # the step takes entries out of it
         loss = super().training_step(model, inputs, num_items_in_batch)
-        if not torch.isfinite(loss):
+        is_bad = ~torch.isfinite(loss)
+        if args.world_size > 1:  # all look for the place together, as sharded weights need it
+            is_bad = self.accelerator.reduce(is_bad.float(), reduction="sum")
+        if is_bad:
             torch.manual_seed(seed)
             self.stop_diverged(f"the loss is {loss.item()}", batch)
         return loss
@@ -240,7 +246,7 @@ class VisionTransformerTrainer(Trainer):
             limit=measured_limit(
                 width=self.model.config.hidden_size,
                 device=args.device,
-                dtype=torch.bfloat16 if args.bf16 else torch.float32,
+                dtype=computed_in(args),
             ),
         )
         return super().train(resume_from_checkpoint=checkpoint, **kwargs)
@@ -330,6 +336,11 @@ class VisionTransformerTrainer(Trainer):
 
     def _push_from_checkpoint(self, checkpoint_folder: str):
         """Does nothing, see `init_hf_repo`."""
+
+
+def computed_in(args: VisionTransformerTrainingArguments) -> torch.dtype:
+    """Returns the type that the matrix products of a training are computed in."""
+    return torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
 
 
 def read_places(checkpoint: Path) -> dict[int, dict]:

@@ -1,0 +1,392 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Vision Transformer: the encoder, the image classifier, the masked patch predictor.
+
+Dosovitskiy et al., 2020, section 3.1. An image's way: patches and prefix tokens, positions, encoder
+layers, final norm, pooling, head.
+
+Shapes: `B` batch, `C` channels, `H` and `W` height and width of the image, `N` patches,
+`T` tokens, `D` width, `A` heads, `R` width of the representation, `K` classes.
+"""
+
+import copy
+from typing import cast
+
+import torch
+from torch import nn
+from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
+from transformers.modeling_utils import PreTrainedModel
+from transformers.processing_utils import Unpack  # pyright: ignore[reportPrivateImportUsage]
+from transformers.utils import logging
+from transformers.utils.generic import (
+    TransformersKwargs,
+    can_return_tuple,
+    merge_with_config_defaults,
+)
+from transformers.utils.output_capturing import capture_outputs
+
+from .checkpoint_geometry import default_names, load_pretrained
+from .configuration_vision_transformer import VisionTransformerConfig
+from .embeddings import VisionTransformerEmbeddings
+from .encoder import VisionTransformerAttention, VisionTransformerLayer
+from .losses import classification_loss
+from .patch_targets import TARGETS, MaskedPatchPredictionOutput, check_pixel_range
+from .pooling import VisionTransformerPooler
+from .positions import Positions
+
+logger = logging.get_logger(__name__)
+
+# Of a standard normal that is cut off at -2 and 2, as jax's initialisers correct for.
+DEVIATION_OF_TRUNCATED_NORMAL = 0.87962566103423978
+Size = int | tuple[int, int]  # in pixels, `(height, width)`
+
+
+class VisionTransformerPreTrainedModel(PreTrainedModel):
+    """What all Vision Transformers share: initialisation, loading at another geometry, resizing."""
+
+    config: VisionTransformerConfig
+    base_model_prefix = "vit"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)  # pyright: ignore[reportAssignmentType]
+    supports_gradient_checkpointing = True
+    # The Trainer then averages over accumulated batches; the losses are means over images.
+    accepts_loss_kwargs = False
+    _no_split_modules = ["VisionTransformerEmbeddings", "VisionTransformerLayer"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _can_record_outputs = {
+        "hidden_states": VisionTransformerLayer,
+        "attentions": VisionTransformerAttention,
+    }
+    _input_embed_layer = "patch_embeddings"
+
+    def __init__(self, config: VisionTransformerConfig):
+        config.validate()
+        super().__init__(config)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, config=None, **kwargs):
+        """Loads a checkpoint, on request at another size or with other labels.
+
+        Any setting of the configuration may be given as a keyword: `image_size` and `patch_size`
+        resample the position tables and resize the patch projection (FlexiViT), other labels
+        (`num_labels`, `id2label`) get a fresh zero head. Each is logged, none needs
+        `ignore_mismatched_sizes`. The other arguments are those of transformers.
+
+        Raises:
+            ValueError: for an unknown setting, or a checkpoint of another model type.
+        """
+        load, path = super().from_pretrained, pretrained_model_name_or_path
+        config_class = cls.config_class or VisionTransformerConfig
+        return load_pretrained(load, config_class, path, *model_args, config=config, **kwargs)
+
+    def _config_at(self, image_size: Size, patch_size: Size | None) -> VisionTransformerConfig:
+        wanted = copy.deepcopy(self.config)
+        wanted.image_size = image_size
+        wanted.patch_size = self.config.patch_size if patch_size is None else patch_size
+        wanted.validate()
+        return wanted
+
+    def set_image_size(self, image_size: Size, *, patch_size: Size | None = None):
+        """Makes `image_size` the native one: resamples the position tables to its grid, in place.
+
+        Args:
+            image_size: pixels, an int or `(height, width)`.
+            patch_size: also resizes the patch projection, by FlexiViT's pseudo-inverse resize.
+
+        Raises:
+            ValueError: where the sizes leave no patch; the model stays as it was.
+        """
+        config, wanted = self.config, self._config_at(image_size, patch_size)
+        old_grid, old_patch = config.grid, config.patch_hw
+        config.image_size, config.patch_size = wanted.image_size, wanted.patch_size
+        encoder = cast(VisionTransformerModel, self.base_model)
+        encoder.embeddings.patch_embeddings.resize_patches(config.patch_hw)
+        encoder.positions.resize(config.grid)
+        if old_patch != config.patch_hw:
+            logger.warning(f"Resized the patch projection from {old_patch} to {config.patch_hw}.")
+        if old_grid != config.grid:
+            logger.warning(
+                f"Resampled the position embeddings from the grid {old_grid} to {config.grid} "
+                f"({config.position_embedding}, {config.interpolation})."
+            )
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        """The initialisation of the authors' code, where it differs from torch's."""
+        if isinstance(module, nn.Conv2d):  # LeCun-normal, truncated at two deviations
+            deviation = module.weight[0].numel() ** -0.5 / DEVIATION_OF_TRUNCATED_NORMAL
+            bounds = {"a": -2 * deviation, "b": 2 * deviation}
+            init.trunc_normal_(module.weight, std=deviation, **bounds)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm | nn.GroupNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        # transformers skips modules that own no parameter, so `init_weights` is of those that do.
+        if not isinstance(module, PreTrainedModel):
+            getattr(module, "init_weights", lambda: None)()
+
+
+class VisionTransformerModel(VisionTransformerPreTrainedModel):
+    """The encoder: images to tokens and to one representation each.
+
+    Args:
+        config: the configuration.
+        add_pooling_layer: whether to pool; the masked patch predictor does not, so that no
+            parameter is left untrained.
+        use_mask_token: whether there is a mask token; the masked patch predictor alone trains one.
+    """
+
+    def __init__(
+        self,
+        config: VisionTransformerConfig,
+        add_pooling_layer: bool = True,
+        use_mask_token: bool = False,
+    ):
+        super().__init__(config)
+        width, depth, eps = config.hidden_size, config.num_hidden_layers, config.layer_norm_eps
+        self.embeddings = VisionTransformerEmbeddings(config, use_mask_token=use_mask_token)
+        self.positions = Positions(config)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.pre_layernorm = (
+            nn.LayerNorm(width, eps=eps) if config.pre_encoder_norm else nn.Identity()
+        )
+        self.layers = nn.ModuleList(
+            VisionTransformerLayer(
+                config, drop_path_rate=config.drop_path_rate * layer / max(1, depth - 1)
+            )
+            for layer in range(depth)
+        )
+        self.layernorm = (
+            nn.LayerNorm(width, eps=eps) if config.final_norm == "tokens" else nn.Identity()
+        )
+        self.pooler = VisionTransformerPooler(config) if add_pooling_layer else None
+        self.post_init()
+
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        bool_masked_pos: torch.Tensor | None = None,
+        patch_replacement: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutputWithPooling:
+        """Encodes images.
+
+        Args:
+            pixel_values: `(B, C, H, W)`, of any size of at least one patch.
+            bool_masked_pos: `(B, N)`, nonzero at corrupted patches; needs `use_mask_token`.
+            patch_replacement: `(B, N)`, what stands at a corrupted patch: -1 the mask token,
+                otherwise the place of the patch whose embedding it is. `None` is the mask token
+                everywhere.
+            **kwargs: `output_attentions`, `output_hidden_states`, `return_dict`, as in
+                transformers.
+
+        Returns:
+            `last_hidden_state` `(B, T, D)`: class token, registers, patches; `pooler_output` `(B,
+            R)`, the representation that the head sees; `hidden_states` and `attentions` where asked
+            for.
+
+        Raises:
+            ValueError: for another number of channels or an image smaller than one patch.
+        """
+        grid = self.embeddings.patch_embeddings.grid_of(pixel_values)
+        kwargs.setdefault("output_attentions", self.config.output_attentions)
+        tokens = self.embeddings(pixel_values, bool_masked_pos, patch_replacement)  # (B, T, D)
+        for index, layer in enumerate(self.layers):
+            tokens, relative_keys = self.positions(tokens, grid, layer=index)
+            if index == 0:
+                tokens = self.pre_layernorm(self.dropout(tokens))
+            tokens = layer(tokens, relative_keys, **kwargs)
+        tokens = self.layernorm(tokens)
+        pooled = self.pooler(tokens) if self.pooler is not None else None  # (B, R)
+        return BaseModelOutputWithPooling(last_hidden_state=tokens, pooler_output=pooled)
+
+
+class VisionTransformerForImageClassification(VisionTransformerPreTrainedModel):
+    """The encoder with one linear layer on the representation, zero before it is trained (section
+    3.2).
+    """
+
+    def __init__(self, config: VisionTransformerConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.vit = VisionTransformerModel(config)
+        self.classifier = self._new_classifier()
+        self._head_is_checked = False
+        self.post_init()
+
+    def _new_classifier(self) -> nn.Module:
+        width = self.config.representation_size or self.config.hidden_size
+        return nn.Linear(width, self.config.num_labels) if self.config.num_labels else nn.Identity()
+
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        if module is self.classifier and isinstance(module, nn.Linear):
+            init.zeros_(module.weight)
+            init.constant_(module.bias, self.config.classifier_bias_init)
+
+    def reset_classifier(self, num_labels: int | None = None, *, id2label: dict | None = None):
+        """Puts in a fresh zero head, in place.
+
+        Args:
+            num_labels: number of classes; 0 removes the head, so that logits are the
+                representation.
+            id2label: the classes' names, in place of `num_labels`.
+        """
+        if (num_labels is None) == (id2label is None):
+            raise ValueError(
+                f"got num_labels={num_labels} and id2label={id2label}; give one of them"
+            )
+        if id2label is None:
+            id2label = default_names(num_labels or 0)
+        self.config.id2label = {int(index): name for index, name in id2label.items()}
+        self.config.label2id = {name: index for index, name in self.config.id2label.items()}
+        self.num_labels = self.config.num_labels
+        like = next(self.classifier.parameters(), next(self.vit.parameters()))
+        self.classifier = self._new_classifier().to(device=like.device, dtype=like.dtype)
+        self._init_weights(self.classifier)
+        self._head_is_checked = False
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> ImageClassifierOutput:
+        """Classifies images.
+
+        Args:
+            pixel_values: `(B, C, H, W)`, of any size of at least one patch.
+            labels: class indices `(B,)`, or a share for each class `(B, K)`, as mixing makes.
+            **kwargs: `output_attentions`, `output_hidden_states`, `return_dict`, as in
+                transformers.
+
+        Returns:
+            `loss` `()` where labels are given, the mean over images; `logits` `(B, K)`, or
+            `(B, T, K)` without pooling; `hidden_states` and `attentions` where asked for.
+        """
+        outputs = self.vit(pixel_values, **kwargs)
+        logits = self.classifier(outputs.pooler_output)  # (B, K)
+        self._say_if_head_is_zero()
+        loss = None if labels is None else classification_loss(logits, labels, self.config)
+        return ImageClassifierOutput(
+            loss=loss,
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+    def _say_if_head_is_zero(self):
+        """Warns, once and outside training, that an all-zero head predicts nothing."""
+        if self.training or self._head_is_checked or torch.compiler.is_compiling():
+            return
+        self._head_is_checked = True
+        weight = getattr(self.classifier, "weight", None)
+        if weight is not None and not weight.is_meta and not weight.any():
+            logger.warning(
+                "The classification head is all zeros, so every image gets the same logits: "
+                "fine-tune it, or load a checkpoint whose head is trained."
+            )
+
+
+class VisionTransformerForMaskedPatchPrediction(VisionTransformerPreTrainedModel):
+    """The encoder with a linear layer that predicts corrupted patches (appendix B.1.2)."""
+
+    def __init__(self, config: VisionTransformerConfig):
+        super().__init__(config)
+        self.vit = VisionTransformerModel(config, add_pooling_layer=False, use_mask_token=True)
+        self.target = TARGETS[config.prediction_target](config)
+        self.prediction_head = self._new_prediction_head()
+        self._range_is_checked = False
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        if module is self.prediction_head and isinstance(module, nn.Linear):
+            init.zeros_(module.weight)
+
+    def _new_prediction_head(self) -> nn.Linear:
+        return nn.Linear(self.config.hidden_size, torch.Size(self.target.shape).numel())
+
+    def set_image_size(self, image_size: Size, *, patch_size: Size | None = None):
+        """See `VisionTransformerPreTrainedModel`; a target of another shape gets a fresh head."""
+        wanted = self._config_at(image_size, patch_size)
+        old_shape, self.target = self.target.shape, TARGETS[wanted.prediction_target](wanted)
+        super().set_image_size(image_size, patch_size=patch_size)
+        if old_shape != self.target.shape:
+            like = self.prediction_head.weight
+            self.prediction_head = self._new_prediction_head().to(like.device, like.dtype)
+            self._init_weights(self.prediction_head)
+            logger.warning(
+                f"Put in a fresh zero head: the patch size changes the prediction target's shape "
+                f"from {tuple(old_shape)} to {tuple(self.target.shape)}."
+            )
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        bool_masked_pos: torch.Tensor | None = None,
+        patch_replacement: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> MaskedPatchPredictionOutput:
+        """Predicts the target of every patch, and the loss on the corrupted ones.
+
+        Args:
+            pixel_values: `(B, C, H, W)` in [-1, 1], of any size of at least one patch.
+            bool_masked_pos: `(B, N)`, nonzero at corrupted patches, on which the loss is taken.
+                Alone it means that all of them become the mask token.
+            patch_replacement: `(B, N)`, what stands at a corrupted patch: -1 the mask token,
+                otherwise the place of the patch whose embedding it is (its own leaves it as it is).
+            **kwargs: `output_attentions`, `output_hidden_states`, `return_dict`, as in
+                transformers.
+
+        Returns:
+            A `MaskedPatchPredictionOutput`; `loss` is `None` without `bool_masked_pos`.
+
+        Raises:
+            ValueError: for `pixel_values` outside [-1, 1] where a loss is asked for, or masks of
+                another grid.
+        """
+        grid = self.vit.embeddings.patch_embeddings.grid_of(pixel_values)
+        outputs = self.vit(pixel_values, bool_masked_pos, patch_replacement, **kwargs)
+        patches = outputs.last_hidden_state[:, self.config.num_prefix_tokens :]
+        logits = self.prediction_head(patches).unflatten(-1, self.target.shape)  # (B, N, *target)
+        loss = None
+        if bool_masked_pos is not None:
+            self._check_range(pixel_values)
+            corrupted = bool_masked_pos.to(torch.float32)  # (B, N)
+            losses = self.target.losses(logits, pixel_values, grid) * corrupted
+            loss = (losses.sum(1) / corrupted.sum(1).clamp(min=1)).mean()
+        return self.target.output_class(
+            loss=loss,
+            logits=logits,
+            grid=torch.tensor([grid], device=logits.device).repeat(logits.shape[0], 1),
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+    def _check_range(self, pixel_values: torch.Tensor):
+        if self._range_is_checked or pixel_values.is_meta or torch.compiler.is_compiling():
+            return
+        check_pixel_range(pixel_values)
+        self._range_is_checked = True  # once: it waits for the device
+
+
+__all__ = [
+    "VisionTransformerForImageClassification",
+    "VisionTransformerForMaskedPatchPrediction",
+    "VisionTransformerModel",
+    "VisionTransformerPreTrainedModel",
+]
