@@ -2,6 +2,7 @@
 """The model card: rendered from the files of an exported folder, anew at any time."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 from huggingface_hub import ModelCard
@@ -174,6 +175,11 @@ def test_a_folder_without_results_says_what_it_knows(folder):
         f"{VisionTransformerForImageClassification.from_pretrained(folder).num_parameters():,}"
         in card
     )
+
+
+def test_results_and_pictures_can_be_given(folder):
+    card = render_card(folder, results=asdict(run(0)), pictures={"a.png": "A."}).read_text()
+    assert "95.00 %" in card and "![A.](a.png)" in card and "rollout.png" not in card
 
 
 def test_a_card_that_was_edited_is_left_alone(folder):

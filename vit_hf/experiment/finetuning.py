@@ -11,7 +11,7 @@ from ..training import VisionTransformerTrainingArguments
 from .arguments import ModelArguments, TrainingDataArguments
 from .inputs import class_names, make_inputs, open_images
 from .models import make_image_processor, make_model
-from .results import DIGITS, account
+from .results import DIGITS, account, is_hub_id
 from .running import evaluate_splits, finish, make_trainer, phase_of, recipe_of, say_batches
 
 
@@ -55,6 +55,7 @@ def finetune(
         settings=[model_arguments, data],
         recipe=model_arguments.recipe,
         base_model=None if model_arguments.from_scratch else start,
+        base_model_hub_id=start if is_hub_id(start) and not model_arguments.from_scratch else None,
         phases=[phase_of(trainer, "fine-tuning")],
         metrics=evaluate_splits(trainer, inputs),
         details={"num_parameters": model.num_parameters(), "sweep": sweep},

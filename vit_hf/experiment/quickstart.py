@@ -144,16 +144,16 @@ def quickstart(settings) -> Run:
             "reopened": reopened,
         },
     )
-    write_results(run, output_dir, checkpoint, config=model.config)
+    write_results(run, output_dir, checkpoint)
     return run
 
 
-def write_results(run: Run, output_dir: Path, checkpoint: Path, *, config):
+def write_results(run: Run, output_dir: Path, checkpoint: Path):
     """Writes `results.json`, adds it and the pictures to the checkpoint, prints a summary."""
     results = write_runs([run], output_dir / RESULTS)
     for file in (results, *(output_dir / "figures" / name for name in run.pictures)):
         shutil.copyfile(file, checkpoint / file.name)
-    render_card(checkpoint, config=config, name=run.model_name)
+    render_card(checkpoint)
     accuracy, control = (metric.value for metric in run.metrics[:2])
     reopened = run.details["reopened"]
     pairs = zip(reopened["predictions"], reopened["labels"], strict=True)

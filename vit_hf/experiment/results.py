@@ -2,7 +2,6 @@
 """The account of a run for `results.json`, from which cards and tables are rendered."""
 
 import json
-import shlex
 import sys
 from dataclasses import asdict
 from importlib.metadata import version
@@ -12,7 +11,7 @@ from typing import Any
 from scipy.stats import binomtest
 
 from ..data.fingerprint import fingerprint
-from ..hub.results import Images, Metric, Run
+from ..hub.results import Images, Metric, Run, command_line
 
 VERSIONS_OF = ("vit_hf", "transformers", "torch", "datasets", "accelerate", "huggingface-hub")
 DIGITS = "scikit-learn digits"  # what is used where no dataset is named
@@ -28,21 +27,25 @@ def account(*, dataset_name: str | None, images, seed: int, settings: list, **en
         settings: the dataclasses of its flags; those of transformers are told by the command.
         **entries: the other entries of `Run`, its metrics among them.
     """
-    is_hub_id = dataset_name is not None and not Path(dataset_name).expanduser().exists()
     dataset = Images(
         name=dataset_name or DIGITS,
         splits={name: len(rows) for name, rows in images.items() if hasattr(rows, "__len__")},
-        hub_id=dataset_name if is_hub_id else None,
+        hub_id=dataset_name if is_hub_id(dataset_name) else None,
         fingerprint=fingerprint(images["train"]),
     )
     return Run(
         dataset=dataset,
         seed=seed,
         settings={name: value for part in settings for name, value in asdict(part).items()},
-        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        command=command_line([Path(sys.argv[0]).name, *sys.argv[1:]]),
         versions={name: version(name) for name in VERSIONS_OF},
         **entries,
     )
+
+
+def is_hub_id(name: str | None) -> bool:
+    """Whether what a user named is on the Hub, and not on this machine."""
+    return name is not None and not Path(name).expanduser().exists()
 
 
 def measured(

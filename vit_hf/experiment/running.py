@@ -107,7 +107,7 @@ def finish(trainer: VisionTransformerTrainer, run: Run, *, recipe: dict | None) 
     write_runs([run], folder / RESULTS)
     if recipe is not None:
         write_json(recipe, folder / "recipe.json")
-    render_card(folder, config=model.config, name=run.model_name)
+    render_card(folder)
     report(run, folder, num_bad=len(trainer.bad_images.names))
     if training.push_to_hub:
         print(push_folder(folder, training).message, flush=True)

@@ -174,12 +174,11 @@ def upload(
     repo_id = make_place(api, repo_id, private=private, revision=revision, patience=patience)
     refresh_card(folder, repo_id=repo_id)
     refuse_token(folder, api.token or get_token())
-    operations = [CommitOperationAdd(name, folder / name) for name in files_of(folder)]
     commit = keep_trying(
         lambda: api.create_commit(
             repo_id,
             # Made anew for each attempt, so that the Hub is asked again what it already has.
-            operations,
+            [CommitOperationAdd(name, folder / name) for name in files_of(folder)],
             commit_message=commit_message,
             revision=revision,
         ),
