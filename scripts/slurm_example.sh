@@ -18,7 +18,7 @@
 set -euo pipefail
 
 # The first machine is the meeting place; the port is the job's own.
-MAIN_PROCESS_IP=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+read -r MAIN_PROCESS_IP < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 MAIN_PROCESS_PORT=$((20000 + SLURM_JOB_ID % 20000))
 export MAIN_PROCESS_IP MAIN_PROCESS_PORT
 
@@ -27,7 +27,7 @@ srun --kill-on-bad-exit=1 bash -c '
   accelerate launch \
     --config_file scripts/accelerate_configs/multi_node.yaml \
     --num_machines "$SLURM_NNODES" \
-    --machine_rank "$SLURM_NODEID" \
+    --machine_rank 0 \
     --num_processes "$((SLURM_NNODES * SLURM_GPUS_ON_NODE))" \
     --main_process_ip "$MAIN_PROCESS_IP" \
     --main_process_port "$MAIN_PROCESS_PORT" \

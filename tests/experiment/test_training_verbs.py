@@ -8,6 +8,8 @@ from PIL import Image
 from transformers import AutoModelForImageClassification, pipeline
 
 from vit_hf.cli import main
+from vit_hf.experiment.arguments import ModelArguments
+from vit_hf.experiment.models import make_model
 
 TINY = ["hidden_size=32", "num_hidden_layers=2", "num_attention_heads=2", "intermediate_size=64"]
 TINY += ["patch_size=4"]
@@ -97,6 +99,18 @@ def test_from_scratch_takes_the_architecture_alone(images, pretrained, tmp_path)
     found = json.loads((tmp_path / "config.json").read_text())
     assert found["hidden_size"] == 32 and found["image_size"] == 32
     assert "from scratch" in results_of(tmp_path)["model_name"]
+
+
+def test_positions_are_interpolated_or_fresh(pretrained):
+    tables = {}
+    for fresh in (False, True):
+        words = ModelArguments(
+            model_name_or_path=str(pretrained), image_size=[32], fresh_positions=fresh
+        )
+        model = make_model(words, task="image-classification", names=["a", "b"])
+        tables[fresh] = model.vit.positions.state_dict()
+    assert all(not tables[True][name].equal(tables[False][name]) for name in tables[True])
+    assert all(tables[True][name].shape == tables[False][name].shape for name in tables[True])
 
 
 def test_a_sweep_retrains_on_everything_and_reports_on_test(images, pretrained, tmp_path):

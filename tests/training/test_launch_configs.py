@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The shipped configurations of `accelerate launch`, read by accelerate's own parser, and launched."""
+"""The configurations for `accelerate launch`, read by accelerate's own parser, and launched."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -24,14 +25,15 @@ EXPECTED = {
     "fsdp2": ("FSDP", 1, -1, "bf16"),
     "multi_node": ("MULTI_GPU", 2, -1, "bf16"),
 }
-# Every process writes who it is, as it learns it from the others.
+# Every process writes whom it met: rank and place on its machine of each, and its arguments.
 TRAINEE = """
-import sys, torch
+import json, pathlib, sys, torch
 from accelerate import PartialState
 state = PartialState(cpu=True)
 ranks = [None] * state.num_processes
 torch.distributed.all_gather_object(ranks, (state.process_index, state.local_process_index))
-print(f"{state.process_index} of {sorted(ranks)} {sys.argv[1:]}", flush=True)
+met = {"processes": sorted(ranks), "arguments": sys.argv[1:]}
+pathlib.Path(f"rank_{state.process_index}.json").write_text(json.dumps(met))
 torch.distributed.barrier()
 torch.distributed.destroy_process_group()
 """
@@ -43,6 +45,7 @@ def read(path: Path) -> ClusterConfig:
     accelerate refuses an unknown key at the top, but passes over one inside `fsdp_config`.
     """
     config = load_config_from_file(str(path))
+    assert isinstance(config, ClusterConfig) and config.fsdp_config is not None
     known = vars(launch_command_parser().parse_args(["script.py"]))
     unknown = sorted(set(config.fsdp_config) - set(known))
     if unknown:
@@ -55,6 +58,20 @@ def clean_environment(folder: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if "ACCELERATE" not in name}
     path = os.pathsep.join([str(folder), str(Path(sys.executable).parent), os.environ["PATH"]])
     return {**kept, "PATH": path, "OMP_NUM_THREADS": "1"}
+
+
+def launch(command: list, folder: Path, **environment: str) -> dict[str, dict]:
+    """Runs a command in `folder` and returns what its processes wrote there, by rank."""
+    run = subprocess.run(
+        command,
+        cwd=folder,
+        env={**clean_environment(folder), **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert run.returncode == 0, run.stderr
+    return {path.stem: json.loads(path.read_text()) for path in folder.glob("rank_*.json")}
 
 
 def test_every_configuration_is_expected():
@@ -83,7 +100,7 @@ def test_an_unknown_key_is_found(tmp_path, line):
 
 
 def test_fsdp_wraps_the_layers_and_nothing_around_the_patch_embeddings():
-    settings = read(CONFIGS / "fsdp2.yaml").fsdp_config
+    settings = read(CONFIGS / "fsdp2.yaml").fsdp_config or {}
     wrapped = settings["fsdp_transformer_layer_cls_to_wrap"].split(",")
     model = VisionTransformerForImageClassification(
         VisionTransformerConfig(
@@ -105,23 +122,17 @@ def test_fsdp_wraps_the_layers_and_nothing_around_the_patch_embeddings():
 def test_cpu_processes_are_two(tmp_path):
     script = tmp_path / "trainee.py"
     script.write_text(TRAINEE)
-    run = subprocess.run(
-        ["accelerate", "launch", "--config_file", CONFIGS / "cpu_processes.yaml", script, "--x"],
-        env=clean_environment(tmp_path),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert run.returncode == 0, run.stderr
-    expected = [f"{rank} of [(0, 0), (1, 1)] ['--x']" for rank in (0, 1)]
-    assert sorted(run.stdout.splitlines()) == expected
+    config = CONFIGS / "cpu_processes.yaml"
+    met = launch(["accelerate", "launch", "--config_file", config, script, "--x"], tmp_path)
+    everyone = {"processes": [[0, 0], [1, 1]], "arguments": ["--x"]}
+    assert met == {"rank_0": everyone, "rank_1": everyone}
 
 
 @pytest.mark.slow
 def test_slurm_example_joins_two_machines(tmp_path):
     """Runs the script as Slurm would, on this machine taken for two of two GPUs each."""
     programs = {
-        "scontrol": 'echo 127.0.0.1; echo "second machine"',
+        "scontrol": 'echo 127.0.0.1; sleep 0.1; echo "second machine"',
         "srun": (
             "shift\n"  # its own flag
             'SLURM_NODEID=1 SLURM_GPUS_ON_NODE=2 "$@" & other=$!\n'
@@ -136,15 +147,10 @@ def test_slurm_example_joins_two_machines(tmp_path):
     (tmp_path / "scripts" / "finetune.py").write_text(TRAINEE)
     shutil.copytree(CONFIGS, tmp_path / "scripts" / "accelerate_configs")
     slurm = {"SLURM_JOB_NODELIST": "two", "SLURM_JOB_ID": str(os.getpid()), "SLURM_NNODES": "2"}
-    run = subprocess.run(
-        ["bash", SCRIPTS / "slurm_example.sh", "--dataset_name", "a folder"],
-        cwd=tmp_path,
-        env={**clean_environment(tmp_path), **slurm},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert run.returncode == 0, run.stderr
-    everyone = [(0, 0), (1, 1), (2, 0), (3, 1)]
-    expected = [f"{rank} of {everyone} ['--dataset_name', 'a folder']" for rank in range(4)]
-    assert sorted(run.stdout.splitlines()) == expected
+    command = ["bash", SCRIPTS / "slurm_example.sh", "--dataset_name", "a folder"]
+    met = launch(command, tmp_path, **slurm)
+    everyone = {
+        "processes": [[0, 0], [1, 1], [2, 0], [3, 1]],
+        "arguments": ["--dataset_name", "a folder"],
+    }
+    assert met == {f"rank_{rank}": everyone for rank in range(4)}

@@ -106,8 +106,6 @@ def examine_image(stored: Mapping[str, Any]) -> Examined:
         with refusals(stored):
             image = open_image(read_stored(stored))
             mode = image.mode
-            image.load()
-        orientation = examine_exif(image)
         picture = decode_image(image)
     except UndecodableImage as error:
         is_alien = isinstance(error.__cause__, UnidentifiedImageError)
@@ -117,14 +115,14 @@ def examine_image(stored: Mapping[str, Any]) -> Examined:
         size=picture.size,
         mode=mode,
         format=image.format,
-        orientation=orientation,
+        orientation=examine_exif(image),
         digest=digest(picture),
         signature=signature(picture),
     )
 
 
 def examine_exif(image: Image.Image) -> int | str | None:
-    """Returns the orientation that an image's EXIF block says, or that the block is broken."""
+    """Returns the orientation that the EXIF block of a decoded image says, or that it is broken."""
     block = image.info.get("exif")
     with warnings.catch_warnings(record=True) as complaints:
         warnings.simplefilter("always")

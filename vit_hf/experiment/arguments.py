@@ -38,6 +38,10 @@ class ModelArguments:
             "pooling=gap drop_path_rate=0.1."
         },
     )
+    fresh_positions: bool = field(
+        default=False,
+        metadata={"help": "Starts the position embeddings afresh in the place of interpolating."},
+    )
     from_scratch: bool = field(
         default=False,
         metadata={"help": "Takes the checkpoint's architecture alone, with fresh weights."},

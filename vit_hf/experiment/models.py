@@ -39,7 +39,11 @@ def make_model(model: ModelArguments, *, task: str, names: list[str] | None):
         settings["id2label"] = dict(enumerate(names))
     source = model.model_name_or_path
     if source is not None and not model.from_scratch:
-        return load_checkpoint(source, task=task, **settings)
+        loaded = load_checkpoint(source, task=task, **settings)
+        if model.fresh_positions:
+            fresh = MODELS[task](loaded.config).base_model.positions.state_dict()
+            loaded.base_model.positions.load_state_dict(fresh)
+        return loaded
     if source is not None:
         own = load_checkpoint(source).config.to_diff_dict()
         settings = {name: own[name] for name in own if name not in NOT_ARCHITECTURE} | settings
