@@ -35,7 +35,7 @@ def run(verb: str, *words: str | Path) -> Path:
 
 
 def masked_patch_prediction(dataset: str, output_dir: Path) -> None:
-    """Masked patch prediction, then 10 % of the labels, against from scratch with the same steps."""
+    """Masked patch prediction, then 10 % of the labels, against from scratch in as many steps."""
     data = ["--dataset_name", dataset]
     pretrained = output_dir / "masked"
     recipe = ["--recipe", "cifar10-masked-patch-prediction-tiny", "--max_steps", "4000"]

@@ -27,7 +27,7 @@ srun --kill-on-bad-exit=1 bash -c '
   accelerate launch \
     --config_file scripts/accelerate_configs/multi_node.yaml \
     --num_machines "$SLURM_NNODES" \
-    --machine_rank 0 \
+    --machine_rank "$SLURM_NODEID" \
     --num_processes "$((SLURM_NNODES * SLURM_GPUS_ON_NODE))" \
     --main_process_ip "$MAIN_PROCESS_IP" \
     --main_process_port "$MAIN_PROCESS_PORT" \

@@ -33,6 +33,7 @@ def test_help_loads_no_torch(words):
     assert done.stdout.strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", TRAINING)
 def test_help_of_training_lists_all_flags(verb):
     shown = subprocess.run([*COMMAND, verb, "--help"], capture_output=True, text=True, check=True)

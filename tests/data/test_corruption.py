@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vit_hf import VisionTransformerConfig
-from vit_hf.data import MaskedPatchCollator
+from vit_hf.data import BatchAugmentation, MaskedPatchCollator
 from vit_hf.data.corruption import draw_corruption
 
 PAPER = {"ratio": 0.5, "mix": (0.8, 0.1, 0.1)}
@@ -37,15 +37,19 @@ def test_small_grids_have_a_corrupted_patch(num_patches):
     assert corrupted.sum() >= 1
 
 
-def rows(count, seed=0):
-    images = np.random.default_rng(seed).integers(0, 256, (count, 3, 16, 32), dtype=np.uint8)
-    return [{"pixel_values": image} for image in images]
+def samples(count, *, seeds=None):
+    """Samples of evaluation, or of training where they have seeds."""
+    images = np.random.default_rng(0).integers(0, 256, (count, 3, 16, 32), dtype=np.uint8)
+    found = [{"pixel_values": image, "undecodable": []} for image in images]
+    if seeds is None:
+        return found
+    return [{**sample, "seed": seed} for sample, seed in zip(found, seeds, strict=True)]
 
 
 def test_fixed_corruption_belongs_to_the_image():
     config = VisionTransformerConfig(image_size=16, patch_size=4)
-    collate = MaskedPatchCollator(config, fixed=True)
-    images = rows(4)
+    collate = MaskedPatchCollator(config)
+    images = samples(4)
     batch, turned = collate(images), collate(images[::-1])
     assert batch["bool_masked_pos"].shape == (4, 32)  # the images' own 4x8 grid, not the native one
     for name in ("bool_masked_pos", "patch_replacement"):
@@ -53,10 +57,17 @@ def test_fixed_corruption_belongs_to_the_image():
         assert len({tuple(row) for row in batch[name].tolist()}) == 4
 
 
-def test_training_corruption_is_new_each_time_and_seeded():
+def test_training_corruption_is_a_function_of_the_samples_seeds():
     collate = MaskedPatchCollator(VisionTransformerConfig(image_size=16, patch_size=4))
-    torch.manual_seed(1)
-    first, second = collate(rows(2)), collate(rows(2))
-    assert not torch.equal(first["patch_replacement"], second["patch_replacement"])
-    torch.manual_seed(1)
-    assert torch.equal(first["patch_replacement"], collate(rows(2))["patch_replacement"])
+    first, other, again = (
+        collate(samples(2, seeds=seeds))["patch_replacement"] for seeds in ([1, 2], [3, 2], [1, 2])
+    )
+    assert torch.equal(first, again) and torch.equal(first[1], other[1])
+    assert not torch.equal(first[0], other[0])
+
+
+def test_the_batch_is_augmented_like_any_other():
+    config = VisionTransformerConfig(image_size=16, patch_size=4)
+    collate = MaskedPatchCollator(config, augmentation=BatchAugmentation(flip=True))
+    assert "flip" in collate(samples(3, seeds=[1, 2, 3]))["augmentation"]
+    assert not collate(samples(3))["augmentation"]

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
+import pytest
 import torch
-from transformers import TrainingArguments
+from transformers import TrainingArguments, ViTImageProcessorPil
 
 from vit_hf import VisionTransformerConfig, VisionTransformerForImageClassification
-from vit_hf.training import VisionTransformerTrainer
+from vit_hf.training import VisionTransformerTrainer, VisionTransformerTrainingArguments
 
 CONFIG = {
     "hidden_size": 32,
@@ -23,7 +24,7 @@ CONFIG = {
 
 def trainer_of(model, tmp_path):
     return VisionTransformerTrainer(
-        model=model, args=TrainingArguments(output_dir=str(tmp_path), report_to="none")
+        model=model, args=VisionTransformerTrainingArguments(output_dir=str(tmp_path))
     )
 
 
@@ -48,3 +49,24 @@ def test_uint8_pixels_are_normalised_and_floats_left(tmp_path):
     torch.testing.assert_close(got, torch.tensor([-1, -0.5 / 127.5, 1]))
     ready = torch.tensor([0.25])
     assert torch.equal(trainer._prepare_inputs({"pixel_values": ready})["pixel_values"], ready)
+
+
+def test_pixels_get_the_mean_and_deviation_of_the_models_processor(tmp_path):
+    """A checkpoint of another project may have been trained with ImageNet's."""
+    model = VisionTransformerForImageClassification(VisionTransformerConfig(**CONFIG))
+    trainer = trainer_of(model, tmp_path)
+    mean, deviation = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    processor = ViTImageProcessorPil(image_mean=mean, image_std=deviation, do_resize=False)
+    trainer.processing_class = processor
+    pixels = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    got = trainer._prepare_inputs({"pixel_values": pixels})["pixel_values"]
+    images = [image.permute(1, 2, 0).numpy() for image in pixels]
+    expected = processor(images, return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(got, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_arguments_of_another_class_are_refused(tmp_path):
+    model = VisionTransformerForImageClassification(VisionTransformerConfig(**CONFIG))
+    arguments = TrainingArguments(output_dir=str(tmp_path), report_to="none")
+    with pytest.raises(ValueError, match="got args of the class TrainingArguments, allowed: Vis"):
+        VisionTransformerTrainer(model=model, args=arguments)

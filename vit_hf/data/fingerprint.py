@@ -18,7 +18,7 @@ def fingerprint(rows) -> str | None:
         return None
     digest = hashlib.sha256(str(len(rows)).encode())
     if "label" in rows.column_names:
-        digest.update(str(list(rows["label"])).encode())
+        digest.update(str(rows["label"][:]).encode())
     step = max(1, len(rows) // NUM_SAMPLES)
     for image in rows.select(range(0, len(rows), step))["image"]:
         data = image["bytes"]

@@ -42,7 +42,7 @@ def evaluate(evaluation: EvaluationArguments, data: DataArguments) -> Run:
     )
     rows = images[evaluation.split]
     labels = classes_of(rows.features["label"].names, model.config.id2label)
-    rows = rows.remove_columns("label").add_column("label", [labels[i] for i in rows["label"]])
+    rows = rows.remove_columns("label").add_column("label", [labels[i] for i in rows["label"][:]])
     trainer = VisionTransformerTrainer(
         model=model,
         args=VisionTransformerTrainingArguments(

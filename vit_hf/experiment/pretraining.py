@@ -81,5 +81,5 @@ def few_shot_probe(trainer: VisionTransformerTrainer, images, *, every_steps: in
     )
     labels = images["train"]["label"]
     return FewShotProbe(
-        train, test, log=trainer.log, every_steps=every_steps, train_labels=list(labels)
+        train, test, log=trainer.log, every_steps=every_steps, train_labels=labels[:]
     )
