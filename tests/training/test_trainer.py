@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 import torch
-from transformers import TrainingArguments, ViTImageProcessorPil
+from safetensors.torch import load_file
+from transformers import TrainerCallback, TrainingArguments, ViTImageProcessorPil
 
 from vit_hf import VisionTransformerConfig, VisionTransformerForImageClassification
 from vit_hf.training import VisionTransformerTrainer, VisionTransformerTrainingArguments
+from vit_hf.training.divergence import NonFiniteLoss
 
 CONFIG = {
     "hidden_size": 32,
@@ -70,3 +72,31 @@ def test_arguments_of_another_class_are_refused(tmp_path):
     arguments = TrainingArguments(output_dir=str(tmp_path), report_to="none")
     with pytest.raises(ValueError, match="got args of the class TrainingArguments, allowed: Vis"):
         VisionTransformerTrainer(model=model, args=arguments)
+
+
+def test_a_run_that_diverges_says_where_and_keeps_its_checkpoint(tmp_path, make_trainer):
+    """The weights are spoiled after a checkpoint; the next step finds them."""
+
+    class Spoil(TrainerCallback):
+        def on_save(self, args, state, control, model, **kwargs):
+            with torch.no_grad():
+                model.vit.layers[1].mlp.fc1.weight[0, 0] = float("nan")
+
+    trainer = make_trainer(tmp_path, callbacks=[Spoil()])
+    with pytest.raises(NonFiniteLoss) as caught:
+        trainer.train()
+    message = str(caught.value)
+    assert "the loss is nan at step 4" in message and "vit.layers.1.mlp.fc1" in message
+    assert f"The last good checkpoint is {tmp_path / 'checkpoint-3'}" in message
+    saved = load_file(tmp_path / "checkpoint-3" / "model.safetensors")
+    assert all(torch.isfinite(value).all() for value in saved.values())
+    assert not (tmp_path / "checkpoint-6").exists()
+
+
+def test_logs_say_how_fast_it_goes(tmp_path, make_trainer):
+    trainer = make_trainer(tmp_path, max_steps=4)
+    trainer.train()
+    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+    for name in ("images_per_second", "input_wait_share", "mfu", "resident_memory_gib"):
+        assert all(entry[name] > 0 for entry in logged), name
+    assert all(entry["input_wait_share"] < 1 for entry in logged)
