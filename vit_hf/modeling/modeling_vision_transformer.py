@@ -62,6 +62,12 @@ class VisionTransformerPreTrainedModel(PreTrainedModel):
         "attentions": VisionTransformerAttention,
     }
     _input_embed_layer = "patch_embeddings"
+    # The head of another task is left behind without a word; a missing one is still told.
+    _keys_to_ignore_on_load_unexpected = [
+        r"(^|\.)mask_token$",
+        r"^prediction_head\.",
+        r"^classifier\.",
+    ]
 
     def __init__(self, config: VisionTransformerConfig):
         config.validate()
