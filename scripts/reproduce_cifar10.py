@@ -40,7 +40,7 @@ def masked_patch_prediction(dataset: str, output_dir: Path) -> None:
     pretrained = output_dir / "masked"
     recipe = ["--recipe", "cifar10-masked-patch-prediction-tiny", "--max_steps", "4000"]
     run("pretrain", *recipe, *WIDTH, *data, "--seed", "0", "--output_dir", pretrained)
-    budget = [*FINETUNE, "--train_fraction", "0.1", "--max_steps", "600", *data]
+    budget = [*FINETUNE, "--train_fraction", "0.1", "--max_steps", "400", *data]
     budget += ["--model_name_or_path", pretrained]
     folders = []
     for seed in map(str, SEEDS):
@@ -48,7 +48,7 @@ def masked_patch_prediction(dataset: str, output_dir: Path) -> None:
         tuned = run("finetune", *budget, *here, output_dir / f"finetuned-{seed}")
         control = run("finetune", *budget, "--from_scratch", *here, output_dir / f"scratch-{seed}")
         folders.append((tuned, control))
-    collect(folders, "cifar10-masked-patch-prediction", "the same network from scratch")
+    collect(pretrained, folders, "cifar10-masked-patch-prediction", "the same network from scratch")
 
 
 def higher_resolution(dataset: str, output_dir: Path) -> None:
@@ -66,26 +66,29 @@ def higher_resolution(dataset: str, output_dir: Path) -> None:
         tuned = run("finetune", *budget, *here, output_dir / f"interpolated-{seed}")
         fresh = [*budget, "--fresh_positions", *here, output_dir / f"fresh-{seed}"]
         folders.append((tuned, run("finetune", *fresh)))
-    collect(folders, "cifar10-higher-resolution", "with fresh positions, not interpolated ones")
+    control = "with fresh positions, not interpolated ones"
+    collect(pretrained, folders, "cifar10-higher-resolution", control)
 
 
-def collect(folders: list[tuple[Path, Path]], name: str, control: str) -> None:
+def collect(pretrained: Path, folders: list[tuple[Path, Path]], name: str, control: str) -> None:
     """Writes the results of all seeds and the card to `model_cards/NAME`."""
     from vit_hf.hub import render_card
     from vit_hf.hub.results import read_runs, write_runs
 
+    (before,) = read_runs(pretrained / "results.json")
+    phases = [{**phase, "command": before.command} for phase in before.phases]
     runs = []
     for tuned, other in folders:
-        (own,), (against,) = read_runs(tuned / "results.json"), read_runs(other / "results.json")
+        own, against = (read_runs(folder / "results.json")[0] for folder in (tuned, other))
         metrics = [replace(metric, of=control) for metric in against.metrics]
-        runs.append(replace(own, metrics=[*own.metrics, *metrics]))
-    first = folders[0][0]
-    write_runs(runs, first / "results.json")
-    render_card(first)
+        both = {"metrics": [*own.metrics, *metrics], "phases": [*phases, *own.phases]}
+        runs.append(replace(own, **both))
     card = Path("model_cards") / name
     card.mkdir(parents=True, exist_ok=True)
+    write_runs(runs, folders[0][0] / "results.json")
+    render_card(folders[0][0], repo_id=name)
     for file in ("README.md", "results.json"):
-        shutil.copyfile(first / file, card / file)
+        shutil.copyfile(folders[0][0] / file, card / file)
     print(f"wrote {card}")
 
 
