@@ -81,7 +81,9 @@ def collect(pretrained: Path, folders: list[tuple[Path, Path]], name: str, contr
     for tuned, other in folders:
         own, against = (read_runs(folder / "results.json")[0] for folder in (tuned, other))
         metrics = [replace(metric, of=control) for metric in against.metrics]
-        both = {"metrics": [*own.metrics, *metrics], "phases": [*phases, *own.phases]}
+        # Cards of a former time are in the first of them already.
+        kept = [metric for metric in own.metrics if metric.of is None]
+        both = {"metrics": [*kept, *metrics], "phases": [*phases, own.phases[-1]]}
         runs.append(replace(own, **both))
     card = Path("model_cards") / name
     card.mkdir(parents=True, exist_ok=True)
