@@ -134,7 +134,7 @@ def test_unreadable_images_are_skipped_counted_and_named(images, pretrained, tmp
     (folder / "red" / "0.png").write_bytes(b"no image")
     words = ["--model_name_or_path", pretrained, "--dataset_name", folder, "--max_steps", 8]
     assert run("finetune", *words, "--output_dir", tmp_path / "out", *STEPS) == 0
-    assert "1 images could not be decoded" in capsys.readouterr().out
+    assert "1 image could not be decoded" in capsys.readouterr().out
     named = (tmp_path / "out" / "bad_images.jsonl").read_text()
     assert named.count("\n") == 1 and "0.png" in named
 

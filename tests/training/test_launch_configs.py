@@ -119,6 +119,7 @@ def test_fsdp_wraps_the_layers_and_nothing_around_the_patch_embeddings():
     assert not any(inputs in module.modules() for module in found)
 
 
+@pytest.mark.slow
 def test_cpu_processes_are_two(tmp_path):
     script = tmp_path / "trainee.py"
     script.write_text(TRAINEE)

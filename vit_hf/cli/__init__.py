@@ -11,6 +11,7 @@ among them, and `run` takes one of each; `defaults(words)` are the flags' defaul
 import dataclasses
 import difflib
 import importlib
+import os
 import re
 import sys
 
@@ -59,6 +60,9 @@ def main(words: list[str] | None = None) -> int:
     verb = importlib.import_module(f"vit_hf.cli.{words[0]}")
     try:
         return verb.run(*parse(verb, words)) or 0
+    except BrokenPipeError:  # `| head` has seen enough
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (the interpreter flushes it at the end)
+        return 0
     except (ValueError, OSError, FloatingPointError) as error:
         return fail(f"vit-hf {words[0]}: {error}")
     except KeyboardInterrupt:

@@ -94,6 +94,7 @@ def export(arguments: Arguments) -> tuple[Path, int]:
     in_place = arguments.output_dir is None or folder.resolve() == source.resolve()
     if in_place and not missing_from_export(source):
         folder = source
+        print(f"{source} is such a folder already; its card is rendered anew")
     else:
         opened = open_checkpoint(arguments.checkpoint)
         if opened.format != "vit_hf":

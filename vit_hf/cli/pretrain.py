@@ -19,9 +19,20 @@ def argument_classes() -> list[type]:
     ]
 
 
+# Without a recipe: transformers' own defaults are for fine-tuning, and learn nothing from scratch.
+FROM_SCRATCH = {
+    "learning_rate": 1e-3,
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 0.05,  # below 1 it is a share of the steps
+    "weight_decay": 0.1,
+    "adam_beta2": 0.999,
+    "per_device_train_batch_size": 64,
+}
+
+
 def defaults(words: list[str]) -> dict:
-    """Returns the flags' defaults that the recipe in `words` brings."""
-    return recipe_defaults(words, task="pretrain")
+    """Returns the flags' defaults: those of the recipe in `words`, or else for a small model."""
+    return recipe_defaults(words, task="pretrain") or FROM_SCRATCH
 
 
 def run(model, data, task, training) -> int:

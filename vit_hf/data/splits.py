@@ -78,7 +78,8 @@ def split_off_test(images: Dataset, *, seed: int) -> tuple[Dataset, Dataset]:
     rare = [names[index] for index in sorted(counts) if counts[index] < 2]
     if rare:
         raise ValueError(
-            f"got one image only of {listed(rare)}; a stratified test split needs two a class"
+            f"got one image only of {listed(rare)}; a stratified test split needs "
+            "two a class: add images, leave the class out, or name a test split (--test_split)"
         )
     num_test = max(len(counts), math.ceil(TEST_FRACTION * len(images)))
     return draw(images, num_test, seed=seed, by_class=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..converters import load_checkpoint, load_image_processor
 from ..data import ImageCollator, ImageDataset, ProcessorTransform, load_images
+from ..data.labels import listed
 from ..evaluation import StreamingAccuracy, top_classes
 from ..hub.results import Run, write_runs
 from ..training import VisionTransformerTrainer, VisionTransformerTrainingArguments
@@ -73,7 +74,8 @@ def evaluate(evaluation: EvaluationArguments, data: DataArguments) -> Run:
     if trainer.args.should_save:
         folder = Path(evaluation.output_dir)
         write_runs([run], folder / RESULTS)
-        report(run, folder, num_bad=len(trainer.bad_images.names))
+        report(run, folder, what="results", num_bad=len(trainer.bad_images.names))
+    trainer.close()
     return run
 
 
@@ -92,6 +94,6 @@ def classes_of(names: list[str], id2label: dict[int, str]) -> list[int]:
     unknown = [name for name in names if name not in own]
     raise ValueError(
         f"got a dataset with {len(names)} classes, of which the model does not know "
-        f"{', '.join(unknown[:5])}; its {len(own)} classes are {', '.join(list(own)[:5])}, ... "
+        f"{listed(unknown)}; its {len(own)} classes are {listed(list(own))}. "
         "Give a dataset with its classes, or fine-tune it on these"
     )

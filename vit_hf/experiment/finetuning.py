@@ -12,7 +12,7 @@ from .arguments import ModelArguments, TrainingDataArguments
 from .inputs import class_names, make_inputs, open_images
 from .models import make_image_processor, make_model
 from .results import DIGITS, account, is_hub_id
-from .running import evaluate_splits, finish, make_trainer, phase_of, recipe_of, say_batches
+from .running import evaluate_splits, finish, make_trainer, phase_of, recipe_of, say_batches, train
 
 
 def finetune(
@@ -43,7 +43,7 @@ def finetune(
     processor = make_image_processor(model_arguments, model.config)
     trainer = make_trainer(model, inputs, training, image_processor=processor)
     say_batches(training)
-    trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+    train(trainer)
     start = model_arguments.model_name_or_path
     origin = "from scratch" if start is None or model_arguments.from_scratch else f"from {start}"
     run = account(
@@ -61,4 +61,6 @@ def finetune(
         details={"num_parameters": model.num_parameters(), "sweep": sweep},
         seconds=time.perf_counter() - started,
     )
-    return finish(trainer, run, recipe=recipe_of(model_arguments))
+    finish(trainer, run, recipe=recipe_of(model_arguments))
+    trainer.close()
+    return run

@@ -15,7 +15,7 @@ from .arguments import ModelArguments, TaskArguments, TrainingDataArguments
 from .inputs import class_names, make_inputs, open_images
 from .models import make_image_processor, make_model
 from .results import DIGITS, account
-from .running import evaluate_splits, finish, make_trainer, phase_of, recipe_of, say_batches
+from .running import evaluate_splits, finish, make_trainer, phase_of, recipe_of, say_batches, train
 
 
 def pretrain(
@@ -41,7 +41,7 @@ def pretrain(
     if task.few_shot_steps:
         trainer.add_callback(few_shot_probe(trainer, images, every_steps=task.few_shot_steps))
     say_batches(training)
-    trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+    train(trainer)
     run = account(
         model_name=f"ViT pre-trained on {data.dataset_name or DIGITS}",
         task=task.task,
@@ -55,7 +55,9 @@ def pretrain(
         details={"num_parameters": model.num_parameters()},
         seconds=time.perf_counter() - started,
     )
-    return finish(trainer, run, recipe=recipe_of(model_arguments))
+    finish(trainer, run, recipe=recipe_of(model_arguments))
+    trainer.close()
+    return run
 
 
 def few_shot_probe(trainer: VisionTransformerTrainer, images, *, every_steps: int) -> FewShotProbe:

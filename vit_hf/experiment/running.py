@@ -13,6 +13,7 @@ from ..hub import export_checkpoint, push_or_keep, render_card
 from ..hub.results import Metric, Run, write_runs
 from ..recipes import get
 from ..training import VisionTransformerTrainer, VisionTransformerTrainingArguments
+from ..training.checkpoints import find_checkpoint
 from .arguments import ModelArguments
 from .inputs import Inputs
 from .results import measured, write_json
@@ -78,6 +79,15 @@ def metrics_of(found: dict[str, float], config, *, split: str, num_images: int) 
     ]
 
 
+def train(trainer: VisionTransformerTrainer) -> None:
+    """Trains, from the checkpoint that the flags ask for; says which."""
+    training = trainer.args
+    checkpoint = find_checkpoint(training.resume_from_checkpoint, training.output_dir)
+    if checkpoint is not None:
+        say(f"resuming from {checkpoint}", training)
+    trainer.train(resume_from_checkpoint=checkpoint)
+
+
 def phase_of(trainer: VisionTransformerTrainer, name: str) -> dict[str, Any]:
     """Tells a phase of training for the card."""
     training, config = trainer.args, trainer.model.config
@@ -108,21 +118,22 @@ def finish(trainer: VisionTransformerTrainer, run: Run, *, recipe: dict | None) 
     if recipe is not None:
         write_json(recipe, folder / "recipe.json")
     render_card(folder)
-    report(run, folder, num_bad=len(trainer.bad_images.names))
+    report(run, folder, what="checkpoint, card, results", num_bad=len(trainer.bad_images.names))
     if training.push_to_hub:
         print(push_folder(folder, training).message, flush=True)
     return run
 
 
-def report(run: Run, folder: Path, *, num_bad: int) -> None:
-    """Prints what came out."""
+def report(run: Run, folder: Path, *, what: str, num_bad: int) -> None:
+    """Prints what came out, and what of it lies in the folder."""
     for metric in run.metrics:
         is_share = metric.name.endswith("accuracy")
         shown = f"{metric.value:.2%}" if is_share else f"{metric.value:.4f}"
         print(f"{metric.split} {metric.name:14} {shown} of {metric.num_images} images")
     if num_bad:
-        print(f"{num_bad} images could not be decoded; they are named in bad_images.jsonl")
-    print(f"checkpoint, card, results: {folder}", flush=True)
+        images = "1 image" if num_bad == 1 else f"{num_bad} images"
+        print(f"{images} could not be decoded: see bad_images.jsonl")
+    print(f"{what}: {folder}", flush=True)
 
 
 def push_folder(folder: Path, training: VisionTransformerTrainingArguments):

@@ -6,9 +6,11 @@ columns, nothing reported to services, one update's batch that stays the same on
 devices.
 """
 
+import os
 from dataclasses import dataclass, field
 
 import torch
+from accelerate.utils import parse_flag_from_env
 from transformers import TrainingArguments
 from transformers.utils import logging
 
@@ -22,7 +24,14 @@ class VisionTransformerTrainingArguments(TrainingArguments):
     """The flags of training: transformers' own, and these."""
 
     bf16: bool | None = field(  # pyright: ignore[reportIncompatibleVariableOverride]
-        default=None, metadata={"help": "bfloat16; by default where the device is built for it."}
+        default=None,
+        metadata={
+            "help": "bfloat16; by default what the launcher says, else where the device is built "
+            "for it."
+        },
+    )
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "Stays off: the loss reaches every parameter."}
     )
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Stays off: the model's inputs are made from the columns."}
@@ -37,6 +46,13 @@ class VisionTransformerTrainingArguments(TrainingArguments):
     )
     logging_nan_inf_filter: bool = field(
         default=False, metadata={"help": "Stays off: a loss that is not finite ends the run."}
+    )
+    resume_from_checkpoint: str | None = field(
+        default=None,
+        metadata={
+            "help": "A checkpoint-N folder to go on from; or last: the newest whole one in "
+            "output_dir, and a fresh start where there is none."
+        },
     )
     hub_strategy: str = field(
         default="end",
@@ -75,9 +91,23 @@ class VisionTransformerTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self):
-        if self.bf16 is None:
-            self.bf16 = not self.use_cpu and not self.fp16 and has_bfloat16()
+        # Without a device to share, processes that were launched would each train alone.
+        self.use_cpu = (
+            self.use_cpu
+            or not torch.accelerator.is_available()
+            or parse_flag_from_env("ACCELERATE_USE_CPU")
+        )
+        is_full_precision = self.bf16 is False and not self.fp16  # as the flag says
+        if self.bf16 is None and not self.fp16:
+            launched = os.environ.get("ACCELERATE_MIXED_PRECISION")
+            self.fp16 = launched == "fp16"
+            self.bf16 = launched == "bf16" or (
+                launched is None and not self.use_cpu and has_bfloat16()
+            )
+        self.bf16 = bool(self.bf16)
         super().__post_init__()
+        if is_full_precision:
+            self.mixed_precision = "no"  # whatever the launcher says
         for name, low, high in (
             ("ema_decay", 0.0, 1.0),
             ("layer_decay", 0.0, 1.0),

@@ -20,7 +20,9 @@ class BadImages:
 
     def __init__(self, folder: Path, max_fraction: float, num_images: int | None):
         self.path, self.max_fraction, self.num_images = folder / FILE, max_fraction, num_images
-        self.names: set[str] = set()
+        # A resumed run, and a run in the same folder, goes on with the same account.
+        lines = self.path.read_text().splitlines() if self.path.is_file() else []
+        self.names: set[str] = {json.loads(line)["image"] for line in lines}
         self.num_seen = 0
 
     def record(self, names: Iterable[str]) -> None:

@@ -6,17 +6,21 @@ function of the seed and the step. So a run that was killed goes on from its new
 for bit as if nothing had happened, and several processes do what one does.
 """
 
+import atexit
 import contextlib
 import copy
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import DistributedType, recursively_apply
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_utils import rotate_checkpoints
 
 from ..data.collation import ImageCollator
@@ -32,6 +36,14 @@ from .checkpoints import STAGING, find_checkpoint, publish
 from .divergence import NonFiniteLoss, first_bad_module
 from .drop_path_schedule import DropPathSchedule
 from .parameter_groups import decayed_names, parameter_groups
+from .sharding import (
+    asks_for_shards,
+    complete_sharding,
+    load_optimizer,
+    load_weights,
+    prepare_sharding,
+    save_optimizer,
+)
 from .throughput import Throughput, measured_limit
 
 PLACES = "stream_places_{rank}.json"  # in a checkpoint: where the lanes of a stream stood
@@ -79,6 +91,37 @@ class VisionTransformerTrainer(Trainer):
         self.staging_dir: str | None = None  # where a checkpoint is being written
         if self.args.drop_path_warmup:
             self.add_callback(DropPathSchedule(self.args.drop_path_warmup))
+
+    def create_accelerator_and_postprocess(self):
+        """Makes the accelerator; refuses processes that would train beside each other.
+
+        Raises:
+            ValueError: where several processes were launched and this one is on its own, and where
+                shards are asked for and cannot be had.
+        """
+        prepare_sharding(self.args)
+        super().create_accelerator_and_postprocess()
+        if asks_for_shards(self.args):
+            complete_sharding(self.accelerator)
+        launched = int(os.environ.get("WORLD_SIZE", "1"))
+        if launched > 1 and self.accelerator.distributed_type == DistributedType.NO:
+            raise ValueError(
+                f"got {launched} processes from the launcher, but this one trains alone, and all "
+                "would write the same folder; give --use_cpu where there is no accelerator, or "
+                "start the script without a launcher"
+            )
+
+    def close(self):
+        """Ends what several processes share, when the run is written; does no harm to one.
+
+        Call it last, on every process. Other runs can follow in the same process: the process group
+        lasts until the interpreter ends. A `DistributedDataParallel` that outlives it can hang or
+        abort the end of a process on gloo.
+        """
+        self.model_wrapped = self.model
+        self.accelerator.free_memory()
+        atexit.unregister(leave_process_group)
+        atexit.register(leave_process_group)
 
     # Input
 
@@ -162,12 +205,36 @@ class VisionTransformerTrainer(Trainer):
         """Evaluates one batch; an image that cannot be decoded gets the label -1, and is wrong."""
         self.bad_images.record(inputs.get("undecodable", ()))
         is_undecodable = inputs.get("is_undecodable")
+        batch_size = len(inputs["pixel_values"])
+        num_own = self.num_own_images(batch_size)
+        own = {
+            name: values[:num_own] if isinstance(values, torch.Tensor) else values
+            for name, values in inputs.items()
+        }
         loss, logits, labels = super().prediction_step(
-            model, inputs, prediction_loss_only, ignore_keys=ignore_keys
+            model, own, prediction_loss_only, ignore_keys=ignore_keys
         )
+        if num_own < batch_size:  # the others are dropped after they were gathered
+            rows = torch.arange(batch_size).clamp(max=num_own - 1)
+            logits, labels = recursively_apply(lambda values: values[rows], (logits, labels))
         if is_undecodable is not None and isinstance(labels, torch.Tensor):
             labels = labels.masked_fill(is_undecodable.to(labels.device), -1)
         return loss, logits, labels
+
+    def num_own_images(self, batch_size: int) -> int:
+        """Returns how many images of an evaluated batch are not there to fill it up.
+
+        accelerate deals the batches to the processes in turn and fills the last ones up with images
+        from the beginning, so that all processes have as many. Of what is gathered of the last
+        ones it keeps the first `remainder` entries: these images' own. Computed from them alone,
+        and repeated for each image as transformers does, the loss is that of one process. A process
+        none of whose images are its own evaluates them all, and nothing of it is kept.
+        """
+        dealt = self.accelerator.gradient_state  # of the batch at hand
+        if not dealt.end_of_dataloader or dealt.remainder <= 0:
+            return batch_size
+        num_own = dealt.remainder - self.args.process_index * batch_size
+        return min(num_own, batch_size) if num_own > 0 else batch_size
 
     # Steps
 
@@ -287,11 +354,11 @@ class VisionTransformerTrainer(Trainer):
         Every process must call it: sharded weights are gathered, on the main process alone.
         """
         unwrapped = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        model = type(unwrapped)(copy.deepcopy(unwrapped.config))
         with self.averaged_weights():
             weights = self.accelerator.get_state_dict(self.model)
-        model = type(unwrapped)(copy.deepcopy(unwrapped.config))
-        if self.args.should_save:
-            model.load_state_dict(weights)
+            if self.args.should_save:  # inside: they may be the model's own tensors
+                model.load_state_dict(weights)
         return model.eval()
 
     def _save_checkpoint(self, model, trial):
@@ -323,6 +390,38 @@ class VisionTransformerTrainer(Trainer):
     def _get_output_dir(self, trial) -> str:
         return self.staging_dir or super()._get_output_dir(trial)
 
+    def _save_optimizer_and_scheduler(self, output_dir: str):
+        writes = self.args.should_save
+        save_optimizer(
+            self.optimizer,
+            self.model_wrapped,
+            Path(output_dir) / OPTIMIZER_NAME,
+            is_sharded=self.is_fsdp_enabled,
+            writes=writes,
+        )
+        if writes:
+            scheduler: Any = self.lr_scheduler
+            torch.save(scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None):
+        if checkpoint is None or not (Path(checkpoint) / OPTIMIZER_NAME).is_file():
+            return  # as transformers: of a checkpoint of weights alone, the weights
+        load_optimizer(self.optimizer, self.model_wrapped, Path(checkpoint) / OPTIMIZER_NAME)
+        scheduler: Any = self.lr_scheduler
+        scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None):
+        if self.is_fsdp_enabled:
+            load_weights(self.model if model is None else model, Path(resume_from_checkpoint))
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self):
+        if self.is_fsdp_enabled:
+            load_weights(self.model, Path(str(self.state.best_model_checkpoint)))
+        else:
+            super()._load_best_model()
+
     def _save_rng_state(self, output_dir: str):
         super()._save_rng_state(output_dir)
         if self.places:
@@ -336,6 +435,12 @@ class VisionTransformerTrainer(Trainer):
 
     def _push_from_checkpoint(self, checkpoint_folder: str):
         """Does nothing, see `init_hf_repo`."""
+
+
+def leave_process_group():
+    """Leaves the other processes, where there are any."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def computed_in(args: VisionTransformerTrainingArguments) -> torch.dtype:
