@@ -6,6 +6,7 @@ from transformers import TrainerCallback, TrainingArguments, ViTImageProcessorPi
 
 from vit_hf import VisionTransformerConfig, VisionTransformerForImageClassification
 from vit_hf.training import VisionTransformerTrainer, VisionTransformerTrainingArguments
+from vit_hf.training.averaging import AVERAGE
 from vit_hf.training.divergence import NonFiniteLoss
 
 CONFIG = {
@@ -100,3 +101,18 @@ def test_logs_say_how_fast_it_goes(tmp_path, make_trainer):
     for name in ("images_per_second", "input_wait_share", "mfu", "resident_memory_gib"):
         assert all(entry[name] > 0 for entry in logged), name
     assert all(entry["input_wait_share"] < 1 for entry in logged)
+
+
+def test_what_is_exported_and_evaluated_is_the_average(tmp_path, make_trainer):
+    trainer = make_trainer(tmp_path, max_steps=4, ema_decay=0.9)
+    trainer.train()
+    live = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    exported = trainer.exportable_model().state_dict()
+    for name, parameter in trainer.model.named_parameters():
+        average = trainer.optimizer.state[parameter][AVERAGE]
+        assert torch.equal(exported[name], average), name
+        assert torch.equal(parameter, live[name])  # the training goes on with its own
+    assert any(not torch.equal(exported[name], live[name]) for name in live)
+    with trainer.averaged_weights():
+        seen = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    assert all(torch.equal(seen[name], exported[name]) for name in seen)

@@ -8,11 +8,19 @@ a checkpoint and goes with the next one that is written.
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
-from transformers.trainer_utils import get_last_checkpoint
+import torch
+from torch import nn
+from transformers import Trainer
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
+from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
+
+from .sharding import load_optimizer, load_weights, save_optimizer
 
 STAGING = ".saving"  # in the run's folder; holds the checkpoint that is being written
 STATE = "trainer_state.json"
+PLACES = "stream_places_{rank}.json"  # where the lanes of a stream stood
 LAST = "last"  # as --resume_from_checkpoint: the newest there is, or a fresh start
 
 
@@ -66,3 +74,88 @@ def publish(staged: Path, output_dir: Path, *, best_step: int | None) -> Path:
         shutil.rmtree(final)
     staged.rename(final)
     return final
+
+
+def read_places(checkpoint: Path) -> dict[int, dict]:
+    """Returns where every lane of a stream stood, from all processes' files."""
+    places = {}
+    for file in checkpoint.glob(PLACES.format(rank="*")):
+        places |= {int(lane): place for lane, place in json.loads(file.read_text()).items()}
+    return places
+
+
+class CheckpointingTrainer(Trainer):
+    """A `Trainer` whose checkpoints are whole, fit any number of processes, and know the stream."""
+
+    staging_dir: str | None = None  # where a checkpoint is being written
+
+    def __init__(self, *args, **kwargs):
+        self.places: dict[int, dict] = {}  # of the lanes of a stream, after the batches taken
+        super().__init__(*args, **kwargs)
+
+    def _save_checkpoint(self, model, trial):
+        """Writes a checkpoint under another name and renames it when it is whole."""
+        run_dir = Path(super()._get_output_dir(trial))
+        if self.args.should_save:
+            shutil.rmtree(run_dir / STAGING, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        self.staging_dir = str(run_dir / STAGING)
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.staging_dir = None
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            best = self.state.best_global_step
+            staged = run_dir / STAGING / f"checkpoint-{self.state.global_step}"
+            final = publish(staged, run_dir, best_step=best)
+            if best is not None:
+                self.state.best_model_checkpoint = str(run_dir / f"checkpoint-{best}")
+            rotate_checkpoints(
+                output_dir=str(final.parent),
+                save_total_limit=self.args.save_total_limit,
+                best_model_checkpoint=self.state.best_model_checkpoint,
+                use_mtime=True,
+            )
+        self.accelerator.wait_for_everyone()
+
+    def _get_output_dir(self, trial) -> str:
+        return self.staging_dir or super()._get_output_dir(trial)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str):
+        writes = self.args.should_save
+        save_optimizer(
+            self.optimizer,
+            self.model_wrapped,
+            Path(output_dir) / OPTIMIZER_NAME,
+            is_sharded=self.is_fsdp_enabled,
+            writes=writes,
+        )
+        if writes:
+            scheduler: Any = self.lr_scheduler
+            torch.save(scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None):
+        if checkpoint is None or not (Path(checkpoint) / OPTIMIZER_NAME).is_file():
+            return  # as transformers: of a checkpoint of weights alone, the weights
+        load_optimizer(self.optimizer, self.model_wrapped, Path(checkpoint) / OPTIMIZER_NAME)
+        scheduler: Any = self.lr_scheduler
+        scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None):
+        if self.is_fsdp_enabled:
+            load_weights(self.model if model is None else model, Path(resume_from_checkpoint))
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self):
+        if self.is_fsdp_enabled:
+            load_weights(self.model, Path(str(self.state.best_model_checkpoint)))
+        else:
+            super()._load_best_model()
+
+    def _save_rng_state(self, output_dir: str):
+        super()._save_rng_state(output_dir)
+        if self.places:
+            path = Path(output_dir) / PLACES.format(rank=self.args.process_index)
+            path.write_text(json.dumps(self.places))

@@ -9,7 +9,6 @@ for bit as if nothing had happened, and several processes do what one does.
 import atexit
 import contextlib
 import copy
-import json
 import os
 import shutil
 from pathlib import Path
@@ -19,9 +18,7 @@ import torch
 from accelerate.utils import DistributedType, recursively_apply
 from torch import nn
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, Trainer
-from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
-from transformers.trainer_utils import rotate_checkpoints
+from transformers import PreTrainedModel
 
 from ..data.collation import ImageCollator
 from ..data.dataset import ImageDataset
@@ -32,21 +29,16 @@ from ..planning import training_flops
 from .arguments import VisionTransformerTrainingArguments
 from .averaging import averaged_weights, keep_average
 from .bad_images import BadImages
-from .checkpoints import STAGING, find_checkpoint, publish
+from .checkpoints import STAGING, CheckpointingTrainer, find_checkpoint, read_places
 from .divergence import NonFiniteLoss, first_bad_module
 from .drop_path_schedule import DropPathSchedule
 from .parameter_groups import decayed_names, parameter_groups
 from .sharding import (
     asks_for_shards,
     complete_sharding,
-    load_optimizer,
-    load_weights,
     prepare_sharding,
-    save_optimizer,
 )
 from .throughput import Throughput, measured_limit
-
-PLACES = "stream_places_{rank}.json"  # in a checkpoint: where the lanes of a stream stood
 
 
 class EpochLoader(DataLoader):
@@ -58,7 +50,7 @@ class EpochLoader(DataLoader):
             self.batch_sampler.set_epoch(epoch)
 
 
-class VisionTransformerTrainer(Trainer):
+class VisionTransformerTrainer(CheckpointingTrainer):
     """A `Trainer` for the models of this package.
 
     `args` is a `VisionTransformerTrainingArguments`. The training set is an `ImageDataset`, or for
@@ -79,16 +71,10 @@ class VisionTransformerTrainer(Trainer):
                 f"got args of the class {type(self.args).__name__}, allowed: "
                 "VisionTransformerTrainingArguments, which takes the same settings"
             )
-        size = (
-            None
-            if callable(self.train_dataset) or self.train_dataset is None
-            else len(self.train_dataset)
-        )
+        size = len(self.train_dataset) if isinstance(self.train_dataset, ImageDataset) else None
         self.bad_images = BadImages(Path(self.args.output_dir), self.args.max_bad_fraction, size)
-        self.places: dict[int, dict] = {}  # of the lanes of a stream, after the batches taken
         self.throughput: Throughput | None = None
         self.micro_step = 0  # of the accumulated batches of this update
-        self.staging_dir: str | None = None  # where a checkpoint is being written
         if self.args.drop_path_warmup:
             self.add_callback(DropPathSchedule(self.args.drop_path_warmup))
 
@@ -361,73 +347,6 @@ class VisionTransformerTrainer(Trainer):
                 model.load_state_dict(weights)
         return model.eval()
 
-    def _save_checkpoint(self, model, trial):
-        """Writes a checkpoint under another name and renames it when it is whole."""
-        run_dir = Path(super()._get_output_dir(trial))
-        if self.args.should_save:
-            shutil.rmtree(run_dir / STAGING, ignore_errors=True)
-        self.accelerator.wait_for_everyone()
-        self.staging_dir = str(run_dir / STAGING)
-        try:
-            super()._save_checkpoint(model, trial)
-        finally:
-            self.staging_dir = None
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            best = self.state.best_global_step
-            staged = run_dir / STAGING / f"checkpoint-{self.state.global_step}"
-            final = publish(staged, run_dir, best_step=best)
-            if best is not None:
-                self.state.best_model_checkpoint = str(run_dir / f"checkpoint-{best}")
-            rotate_checkpoints(
-                output_dir=str(final.parent),
-                save_total_limit=self.args.save_total_limit,
-                best_model_checkpoint=self.state.best_model_checkpoint,
-                use_mtime=True,
-            )
-        self.accelerator.wait_for_everyone()
-
-    def _get_output_dir(self, trial) -> str:
-        return self.staging_dir or super()._get_output_dir(trial)
-
-    def _save_optimizer_and_scheduler(self, output_dir: str):
-        writes = self.args.should_save
-        save_optimizer(
-            self.optimizer,
-            self.model_wrapped,
-            Path(output_dir) / OPTIMIZER_NAME,
-            is_sharded=self.is_fsdp_enabled,
-            writes=writes,
-        )
-        if writes:
-            scheduler: Any = self.lr_scheduler
-            torch.save(scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None):
-        if checkpoint is None or not (Path(checkpoint) / OPTIMIZER_NAME).is_file():
-            return  # as transformers: of a checkpoint of weights alone, the weights
-        load_optimizer(self.optimizer, self.model_wrapped, Path(checkpoint) / OPTIMIZER_NAME)
-        scheduler: Any = self.lr_scheduler
-        scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None):
-        if self.is_fsdp_enabled:
-            load_weights(self.model if model is None else model, Path(resume_from_checkpoint))
-        else:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-
-    def _load_best_model(self):
-        if self.is_fsdp_enabled:
-            load_weights(self.model, Path(str(self.state.best_model_checkpoint)))
-        else:
-            super()._load_best_model()
-
-    def _save_rng_state(self, output_dir: str):
-        super()._save_rng_state(output_dir)
-        if self.places:
-            path = Path(output_dir) / PLACES.format(rank=self.args.process_index)
-            path.write_text(json.dumps(self.places))
-
     # The Hub: pushing is the experiment's, which never lets training die of it.
 
     def init_hf_repo(self, token=None, private=None):
@@ -446,11 +365,3 @@ def leave_process_group():
 def computed_in(args: VisionTransformerTrainingArguments) -> torch.dtype:
     """Returns the type that the matrix products of a training are computed in."""
     return torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
-
-
-def read_places(checkpoint: Path) -> dict[int, dict]:
-    """Returns where every lane of a stream stood, from all processes' files."""
-    places = {}
-    for file in checkpoint.glob(PLACES.format(rank="*")):
-        places |= {int(lane): place for lane, place in json.loads(file.read_text()).items()}
-    return places
