@@ -73,6 +73,20 @@ def test_its_links_lead_somewhere(name):
         assert (ROOT / target).exists(), target
 
 
+def test_the_figures_of_cifar10_are_those_of_the_results():
+    path = ROOT / "model_cards" / "cifar10-masked-patch-prediction" / "results.json"
+    runs = json.loads(path.read_text())
+    assert len({run["seed"] for run in runs}) == 3
+    for control in (False, True):
+        values = [
+            metric["value"]
+            for run in runs
+            for metric in run["metrics"]
+            if metric["name"] == "accuracy" and (metric["of"] is not None) == control
+        ]
+        assert len(values) == 3 and f"| {sum(values) / 3:.2%} |" in README
+
+
 def test_its_figures_are_those_of_the_results():
     results = json.loads((ROOT / "model_cards" / "digits" / "results.json").read_text())
     for metric in results["metrics"][:2]:

@@ -25,6 +25,13 @@ SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 SMALL |= {"intermediate_size": 64, "image_size": (16, 24), "patch_size": 8, "num_labels": 5}
 
 
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    """Where the verb names its output folder itself, it makes it in the working directory."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+
 def export(*words) -> int:
     return main(["export", *map(str, words)])
 
