@@ -29,7 +29,7 @@ class ImageDataset(Dataset):
         transform: `(image, *, seed) -> (3, H, W)` uint8, see `ImageTransform`.
     """
 
-    def __init__(self, rows: Sequence[dict[str, Any]], transform: Callable[..., np.ndarray]):
+    def __init__(self, rows: Any, transform: Callable[..., np.ndarray]):
         self.rows, self.transform = rows, transform
 
     def __len__(self) -> int:

@@ -4,6 +4,7 @@
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 from ..converters import load_checkpoint, load_image_processor
 from ..data import ImageCollator, ImageDataset, ProcessorTransform, load_images
@@ -25,14 +26,14 @@ def evaluate(evaluation: EvaluationArguments, data: DataArguments) -> Run:
     started = time.perf_counter()
     source = evaluation.model_name_or_path
     size = as_size(evaluation.image_size, "image_size")
-    model = load_checkpoint(source, task="image-classification", image_size=size)
+    model: Any = load_checkpoint(source, task="image-classification", image_size=size)
     if not model.classifier.weight.any():
         raise ValueError(
             f"got {source}, whose head is zero or was never trained, so it predicts nothing; "
             "fine-tune it first: vit-hf finetune"
         )
     processor = load_image_processor(source, image_size=size)
-    images = load_images(
+    images: Any = load_images(
         data.dataset_name,
         seed=data.split_seed,
         image_column=data.image_column,

@@ -38,7 +38,7 @@ def finetune(
     started = time.perf_counter()
     images = open_images(data, require_labels=True) if images is None else images
     set_seed(training.seed)
-    model = make_model(model_arguments, task="image-classification", names=class_names(images))
+    model: Any = make_model(model_arguments, task="image-classification", names=class_names(images))
     inputs = make_inputs(images, data, config=model.config, seed=training.seed, masked=False)
     processor = make_image_processor(model_arguments, model.config)
     trainer = make_trainer(model, inputs, training, image_processor=processor)

@@ -41,7 +41,7 @@ def open_images(
     data: TrainingDataArguments, *, require_labels: bool
 ) -> DatasetDict | IterableDatasetDict:
     """Loads the images that the flags name, see `load_images`."""
-    images = load_images(
+    images: Any = load_images(
         data.dataset_name,
         seed=data.split_seed,
         image_column=data.image_column,
@@ -70,7 +70,8 @@ def open_images(
 
 def class_names(images: DatasetDict | IterableDatasetDict) -> list[str]:
     """Returns the names of the classes."""
-    return images["train"].features["label"].names
+    features: Any = images["train"].features
+    return features["label"].names
 
 
 def training_transform(data: TrainingDataArguments, image_hw: tuple[int, int]) -> ImageTransform:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From flags to a model: a checkpoint of any format, or an architecture with fresh weights."""
 
+from typing import Any
+
 from .. import (
     VisionTransformerConfig,
     VisionTransformerForImageClassification,
@@ -39,13 +41,14 @@ def make_model(model: ModelArguments, *, task: str, names: list[str] | None):
         settings["id2label"] = dict(enumerate(names))
     source = model.model_name_or_path
     if source is not None and not model.from_scratch:
-        loaded = load_checkpoint(source, task=task, **settings)
+        loaded: Any = load_checkpoint(source, task=task, **settings)
         if model.fresh_positions:
             fresh = MODELS[task](loaded.config).base_model.positions.state_dict()
             loaded.base_model.positions.load_state_dict(fresh)
         return loaded
     if source is not None:
-        own = load_checkpoint(source).config.to_diff_dict()
+        other: Any = load_checkpoint(source)
+        own = other.config.to_diff_dict()
         settings = {name: own[name] for name in own if name not in NOT_ARCHITECTURE} | settings
     if "id2label" in settings:
         settings["label2id"] = {name: label for label, name in settings["id2label"].items()}

@@ -2,6 +2,7 @@
 """Pre-training: supervised (section 4.1, table 3) or by masked patch prediction (B.1.2)."""
 
 import time
+from typing import Any
 
 from datasets import Dataset
 from torch.utils.data import DataLoader
@@ -34,7 +35,7 @@ def pretrain(
     images = open_images(data, require_labels=not masked or task.few_shot_steps > 0)
     names = None if masked else class_names(images)
     set_seed(training.seed)
-    model = make_model(model_arguments, task=task.task, names=names)
+    model: Any = make_model(model_arguments, task=task.task, names=names)
     inputs = make_inputs(images, data, config=model.config, seed=training.seed, masked=masked)
     processor = make_image_processor(model_arguments, model.config)
     trainer = make_trainer(model, inputs, training, image_processor=processor)

@@ -10,10 +10,12 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 from matplotlib.figure import Figure
 from transformers import set_seed
 
@@ -80,7 +82,7 @@ def quickstart(settings) -> Run:
     clock = Clock()
     output_dir = Path(settings.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
-    images = load_images(
+    images: Any = load_images(
         settings.dataset_name,
         seed=settings.seed,
         image_column=settings.image_column,
@@ -292,10 +294,18 @@ def finetune(
     return trainer
 
 
-def test_set(images: DatasetDict, config: VisionTransformerConfig) -> dict[str, ImageDataset]:
+def test_set(
+    images: Mapping[str, Dataset], config: VisionTransformerConfig
+) -> dict[str, ImageDataset]:
     """Returns the test images, prepared as they are served."""
     transform = ImageTransform(config.image_hw, exact_decoding=True)
     return {"test": ImageDataset(images["test"], transform)}
+
+
+def samples_of(rows: Dataset, config: VisionTransformerConfig) -> list[dict[str, Any]]:
+    """Returns the samples of some test images."""
+    dataset = test_set({"test": rows}, config)["test"]
+    return [dataset[index] for index in range(len(dataset))]
 
 
 @torch.no_grad()
@@ -304,7 +314,7 @@ def draw_pictures(pretrained: Path, model, images: DatasetDict, folder: Path) ->
     folder.mkdir(parents=True, exist_ok=True)
     rows = images["test"].select(range(min(NUM_PICTURES, len(images["test"]))))
     predictor = VisionTransformerForMaskedPatchPrediction.from_pretrained(pretrained)
-    samples = list(test_set({"test": rows}, predictor.config)["test"])
+    samples = samples_of(rows, predictor.config)
     batch = MaskedPatchCollator(predictor.config)(samples)
     pixels, masked = normalize(batch["pixel_values"]), batch["bool_masked_pos"]
     outputs = predictor(pixels, masked, batch["patch_replacement"])
@@ -324,7 +334,7 @@ def draw_pictures(pretrained: Path, model, images: DatasetDict, folder: Path) ->
         folder / "masked_prediction.png",
     )
     save(draw_position_similarity(model), folder / "position_similarity.png")
-    batch = ImageCollator()(list(test_set({"test": rows}, model.config)["test"]))
+    batch = ImageCollator()(samples_of(rows, model.config))
     pixels = normalize(batch["pixel_values"])
     outputs = model.eval()(pixels.to(model.device), output_attentions=True)
     rollout = attention_rollout(outputs.attentions, config=model.config, grid=model.config.grid)

@@ -113,7 +113,8 @@ def finish(trainer: VisionTransformerTrainer, run: Run, *, recipe: dict | None) 
     model = trainer.exportable_model()  # on every process: it may have to be gathered
     if not training.should_save:
         return run
-    export_checkpoint(model, folder, image_processor=trainer.processing_class)
+    processor: Any = trainer.processing_class
+    export_checkpoint(model, folder, image_processor=processor)
     write_runs([run], folder / RESULTS)
     if recipe is not None:
         write_json(recipe, folder / "recipe.json")
@@ -153,13 +154,14 @@ class PushCheckpoints(TrainerCallback):
     def __init__(self, trainer: VisionTransformerTrainer):
         self.trainer = trainer
 
-    def on_save(self, args, state, control, **kwargs):
+    def on_save(self, args: Any, state, control, **kwargs):
         """Exports the model as it is and pushes it."""
         model = self.trainer.exportable_model()
         if args.should_save:
             folder = Path(args.output_dir)
             with contextlib.suppress(OSError):  # a full disk is the checkpoint's matter
-                export_checkpoint(model, folder, image_processor=self.trainer.processing_class)
+                processor: Any = self.trainer.processing_class
+                export_checkpoint(model, folder, image_processor=processor)
             say(push_folder(folder, args).message, args)
 
 

@@ -4,6 +4,7 @@
 import copy
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from datasets import DatasetDict
 
@@ -41,7 +42,8 @@ def run_sweep(
         raise ValueError("got --sweep with --streaming, allowed: images in memory")
     fraction = data.validation_fraction or DEV_FRACTION
     whole = open_images(dataclasses.replace(data, validation_fraction=0.0), require_labels=True)
-    train, dev = split_off_validation(whole["train"], fraction, seed=data.split_seed)
+    everything: Any = whole["train"]
+    train, dev = split_off_validation(everything, fraction, seed=data.split_seed)
     account = []
     for rate in rates:
         folder = Path(training.output_dir) / "sweep" / f"{rate:g}"
@@ -55,7 +57,7 @@ def run_sweep(
         account.append({"learning_rate": rate, "validation_accuracy": accuracy})
         say(f"sweep: learning rate {rate:g} gave {accuracy:.2%} of {len(dev)} held out", training)
     best = max(account, key=lambda entry: entry["validation_accuracy"])["learning_rate"]
-    say(f"sweep: retraining on all {len(whole['train'])} images at {best:g}", training)
+    say(f"sweep: retraining on all {len(everything)} images at {best:g}", training)
     final = with_learning_rate(training, best, Path(training.output_dir))
     final.push_to_hub = training.push_to_hub
     return finetune(model, data, final, images=whole, sweep=account)

@@ -23,6 +23,9 @@ MAX_DEFAULT_BATCH_SIZE = 128  # images a device takes at once, where nobody says
 class VisionTransformerTrainingArguments(TrainingArguments):
     """The flags of training: transformers' own, and these."""
 
+    output_dir: str = field(  # pyright: ignore[reportIncompatibleVariableOverride]
+        default="runs/training", metadata={"help": "Folder for everything that is written."}
+    )
     bf16: bool | None = field(  # pyright: ignore[reportIncompatibleVariableOverride]
         default=None,
         metadata={

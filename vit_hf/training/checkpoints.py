@@ -87,6 +87,9 @@ def read_places(checkpoint: Path) -> dict[int, dict]:
 class CheckpointingTrainer(Trainer):
     """A `Trainer` whose checkpoints are whole, fit any number of processes, and know the stream."""
 
+    model: Any
+    model_wrapped: Any
+    optimizer: Any
     staging_dir: str | None = None  # where a checkpoint is being written
 
     def __init__(self, *args, **kwargs):

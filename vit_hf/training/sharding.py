@@ -104,7 +104,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, path: Pat
 
 def load_weights(model: nn.Module, checkpoint: Path) -> None:
     """Loads the weights of a checkpoint into a sharded model; every process takes its part."""
-    weights = load_file(checkpoint / SAFE_WEIGHTS_NAME)
+    weights: Any = load_file(checkpoint / SAFE_WEIGHTS_NAME)
     set_model_state_dict(model, weights, options=StateDictOptions(full_state_dict=True))
 
 

@@ -168,7 +168,8 @@ class VisionTransformerTrainer(CheckpointingTrainer):
         inputs = super()._prepare_inputs(inputs)
         decisions = inputs.pop("augmentation", {})
         if inputs["pixel_values"].dtype == torch.uint8:
-            num_labels = self.model.config.num_labels
+            config: Any = self.model.config
+            num_labels = config.num_labels
             inputs["pixel_values"], labels = augment(
                 inputs["pixel_values"], inputs.get("labels"), decisions, num_labels=num_labels
             )
@@ -178,7 +179,7 @@ class VisionTransformerTrainer(CheckpointingTrainer):
 
     def standardize(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Turns the authors' [-1, 1] into the mean and deviation of the model's own processor."""
-        processor = self.processing_class
+        processor: Any = self.processing_class
         if processor is None or set(processor.image_mean) | set(processor.image_std) == {0.5}:
             return pixel_values
         mean, deviation = (
