@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -294,9 +293,7 @@ def finetune(
     return trainer
 
 
-def test_set(
-    images: Mapping[str, Dataset], config: VisionTransformerConfig
-) -> dict[str, ImageDataset]:
+def test_set(images: Any, config: VisionTransformerConfig) -> dict[str, ImageDataset]:
     """Returns the test images, prepared as they are served."""
     transform = ImageTransform(config.image_hw, exact_decoding=True)
     return {"test": ImageDataset(images["test"], transform)}
