@@ -57,10 +57,15 @@ class ImageDataset(Dataset):
             except UndecodableImage:
                 undecodable.append(name_of(row, index))
                 index = derive_seed(draw.seed, attempt) % len(self.rows)
-        raise UndecodableImage(
-            f"got {MAX_SUBSTITUTES} images in a row that cannot be decoded, the last of them "
-            f"{undecodable[-1]}; look at the dataset with `vit-hf doctor`"
-        )
+        raise nothing_decodable(undecodable)
+
+
+def nothing_decodable(names: Sequence[str]) -> UndecodableImage:
+    """Returns the error for that many images in a row that cannot be decoded."""
+    return UndecodableImage(
+        f"got {len(names)} images in a row that cannot be decoded, the last of them "
+        f"{names[-1]}; look at the dataset with `vit-hf doctor`"
+    )
 
 
 def sample_of(

@@ -19,7 +19,7 @@ from datasets import IterableDataset
 from datasets.distributed import split_dataset_by_node
 from torch.utils.data import Dataset, Sampler
 
-from .dataset import MAX_SUBSTITUTES, name_of, sample_of
+from .dataset import MAX_SUBSTITUTES, name_of, nothing_decodable, sample_of
 from .decoding import UndecodableImage
 from .draws import derive_seed
 
@@ -118,10 +118,7 @@ class Lane:
             except UndecodableImage:
                 name = f"epoch {self.place.epoch}, lane {self.number}, block {self.place.block}"
                 undecodable.append(name_of(row, f"{self.place.row} of {name}"))
-        raise UndecodableImage(
-            f"got {MAX_SUBSTITUTES} images in a row that cannot be decoded, the last of them "
-            f"{undecodable[-1]}; look at the dataset with `vit-hf doctor`"
-        )
+        raise nothing_decodable(undecodable)
 
 
 class ImageStream(Dataset):

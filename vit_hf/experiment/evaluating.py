@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from ..converters import load_checkpoint, load_image_processor
-from ..data import ImageCollator, ImageDataset, ProcessorTransform, load_images
+from ..data import ImageCollator, ImageDataset, ProcessorTransform
 from ..data.labels import listed
 from ..evaluation import StreamingAccuracy, top_classes
 from ..hub.results import Run, write_runs
 from ..training import VisionTransformerTrainer, VisionTransformerTrainingArguments
 from .arguments import DataArguments, EvaluationArguments, as_size
+from .inputs import load_named_images
 from .results import account
 from .running import RESULTS, metrics_of, report
 
@@ -33,15 +34,7 @@ def evaluate(evaluation: EvaluationArguments, data: DataArguments) -> Run:
             "fine-tune it first: vit-hf finetune"
         )
     processor = load_image_processor(source, image_size=size)
-    images: Any = load_images(
-        data.dataset_name,
-        seed=data.split_seed,
-        image_column=data.image_column,
-        label_column=data.label_column,
-        label_names=data.class_names,
-        train_split=data.train_split,
-        test_split=data.test_split,
-    )
+    images = load_named_images(data)
     rows = images[evaluation.split]
     labels = classes_of(rows.features["label"].names, model.config.id2label)
     rows = rows.remove_columns("label").add_column("label", [labels[i] for i in rows["label"][:]])

@@ -19,7 +19,7 @@ from ..data import (
     load_images,
 )
 from ..data.splits import share_of_each_class
-from .arguments import TrainingDataArguments
+from .arguments import DataArguments, TrainingDataArguments
 
 
 @dataclass
@@ -37,11 +37,9 @@ class Inputs:
     collator: Callable
 
 
-def open_images(
-    data: TrainingDataArguments, *, require_labels: bool
-) -> DatasetDict | IterableDatasetDict:
-    """Loads the images that the flags name, see `load_images`."""
-    images: Any = load_images(
+def load_named_images(data: DataArguments, **options: Any) -> Any:
+    """Loads the images that the flags name; the options are further ones of `load_images`."""
+    return load_images(
         data.dataset_name,
         seed=data.split_seed,
         image_column=data.image_column,
@@ -49,6 +47,16 @@ def open_images(
         label_names=data.class_names,
         train_split=data.train_split,
         test_split=data.test_split,
+        **options,
+    )
+
+
+def open_images(
+    data: TrainingDataArguments, *, require_labels: bool
+) -> DatasetDict | IterableDatasetDict:
+    """Loads the images to train on, as the flags say."""
+    images: Any = load_named_images(
+        data,
         validation_fraction=data.validation_fraction,
         streaming=data.streaming,
         require_labels=require_labels,

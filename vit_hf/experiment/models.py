@@ -3,20 +3,13 @@
 
 from typing import Any
 
-from .. import (
-    VisionTransformerConfig,
-    VisionTransformerForImageClassification,
-    VisionTransformerForMaskedPatchPrediction,
-)
+from .. import VisionTransformerConfig
 from ..converters import load_checkpoint, load_image_processor
 from ..converters.image_processors import authors_processor
+from ..converters.loading import TASKS
 from ..recipes import get
 from .arguments import ModelArguments, as_size, parse_settings
 
-MODELS = {
-    "image-classification": VisionTransformerForImageClassification,
-    "masked-patch-prediction": VisionTransformerForMaskedPatchPrediction,
-}
 # What a checkpoint's configuration says beside its architecture.
 NOT_ARCHITECTURE = (
     "id2label", "label2id", "architectures", "transformers_version", "model_type", "dtype",
@@ -43,7 +36,7 @@ def make_model(model: ModelArguments, *, task: str, names: list[str] | None):
     if source is not None and not model.from_scratch:
         loaded: Any = load_checkpoint(source, task=task, **settings)
         if model.fresh_positions:
-            fresh = MODELS[task](loaded.config).base_model.positions.state_dict()
+            fresh = TASKS[task](loaded.config).base_model.positions.state_dict()
             loaded.base_model.positions.load_state_dict(fresh)
         return loaded
     if source is not None:
@@ -52,7 +45,7 @@ def make_model(model: ModelArguments, *, task: str, names: list[str] | None):
         settings = {name: own[name] for name in own if name not in NOT_ARCHITECTURE} | settings
     if "id2label" in settings:
         settings["label2id"] = {name: label for label, name in settings["id2label"].items()}
-    return MODELS[task](VisionTransformerConfig(**settings))
+    return TASKS[task](VisionTransformerConfig(**settings))
 
 
 def settings_of(model: ModelArguments) -> dict:

@@ -41,7 +41,7 @@ def pretrain(
     trainer = make_trainer(model, inputs, training, image_processor=processor)
     if task.few_shot_steps:
         trainer.add_callback(few_shot_probe(trainer, images, every_steps=task.few_shot_steps))
-    say_batches(training)
+    say_batches(trainer)
     train(trainer)
     run = account(
         model_name=f"ViT pre-trained on {data.dataset_name or DIGITS}",

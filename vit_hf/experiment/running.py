@@ -48,14 +48,13 @@ def make_trainer(
     return trainer
 
 
-def say_batches(training: VisionTransformerTrainingArguments) -> None:
+def say_batches(trainer: VisionTransformerTrainer) -> None:
     """Says how an update's batch is made up."""
-    batch, accumulated = training.per_device_train_batch_size, training.gradient_accumulation_steps
-    devices = training.world_size
-    total = batch * accumulated * devices
+    training = trainer.args
     say(
-        f"{total} images an update = {batch} a device x {devices} devices x {accumulated} "
-        "accumulated",
+        f"{trainer.get_total_train_batch_size(training)} images an update = "
+        f"{training.per_device_train_batch_size} a device x {training.world_size} devices x "
+        f"{training.gradient_accumulation_steps} accumulated",
         training,
     )
 
@@ -94,9 +93,7 @@ def phase_of(trainer: VisionTransformerTrainer, name: str) -> dict[str, Any]:
     return {
         "name": name,
         "steps": trainer.state.global_step,
-        "images an update": training.per_device_train_batch_size
-        * training.gradient_accumulation_steps
-        * training.world_size,
+        "images an update": trainer.get_total_train_batch_size(training),
         "image size": "x".join(map(str, config.image_hw)),
         "learning rate": training.learning_rate,
         "optimizer": str(getattr(training.optim, "value", training.optim)),

@@ -313,9 +313,7 @@ class VisionTransformerTrainer(CheckpointingTrainer):
     def _maybe_log_save_evaluate(self, *args, **kwargs):
         # Called after each step, and once more after each epoch, when nothing was fetched since.
         if self.throughput is not None and not self.throughput.is_between_steps:
-            training = self.args
-            images = training.per_device_train_batch_size * training.world_size
-            self.throughput.step(images * training.gradient_accumulation_steps)
+            self.throughput.step(self.get_total_train_batch_size(self.args))
         super()._maybe_log_save_evaluate(*args, **kwargs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None):
