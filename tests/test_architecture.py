@@ -35,7 +35,18 @@ ALLOWED = {
         "hub",
         "planning",
     },
-    "cli": {"experiment", "modeling", "data", "evaluation", "training", "recipes"}
+    "studies": {
+        "modeling",
+        "data",
+        "evaluation",
+        "training",
+        "recipes",
+        "converters",
+        "planning",
+        "experiment",
+        "hub",
+    },
+    "cli": {"experiment", "studies", "modeling", "data", "evaluation", "training", "recipes"}
     | {"converters", "inspection", "hub", "planning"},
     "__init__": {"modeling"},
 }

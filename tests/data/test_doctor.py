@@ -182,6 +182,12 @@ def test_images_without_labels(tmp_path):
         examine(str(folder), label_column="kind")
 
 
+def test_a_class_of_one_image(tmp_path):
+    report = examine(str(make_folder(tmp_path, cat=3, dog=1)))
+    (finding,) = (found for found in report["findings"] if "one image" in found["found"])
+    assert finding["level"] == "warning" and finding["found"].endswith("in train: dog")
+
+
 def make_shard(path: Path, *, num_images: int) -> bytes:
     with tarfile.open(path, "w") as archive:
         for index in range(num_images):

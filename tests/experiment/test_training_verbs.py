@@ -92,6 +92,34 @@ def test_supervised_pretraining_from_scratch(images, tmp_path):
     assert metric(results_of(tmp_path), "accuracy") == 1.0
 
 
+def test_a_recipe_is_told_with_what_was_changed_of_it(images, pretrained, tmp_path, capfd):
+    words = ["--recipe", "cifar10-finetune", "--layer_decay", 1, "--settings", "drop_path_rate=0"]
+    words += ["--model_name_or_path", pretrained, "--dataset_name", images, "--max_steps", 1]
+    words += ["--total_train_batch_size", 8, "--per_device_train_batch_size", 8, "--use_cpu"]
+    words += ["--license", "mit", "--save_strategy", "no", "--disable_tqdm", "True"]
+    assert run("finetune", *words, "--output_dir", tmp_path) == 0
+    changed = json.loads((tmp_path / "recipe.json").read_text())["changed"]
+    # The recipe's optimizer, schedule, augmentation and weight decay were left as they are.
+    assert changed == {
+        "layer_decay": 1.0, "drop_path_rate": 0, "max_steps": 1, "total_train_batch_size": 8
+    }  # fmt: skip
+    card = (tmp_path / "README.md").read_text()
+    assert "`layer_decay` to 1.0" in card and "The weights are under mit." in card
+    assert "it/s]" not in capfd.readouterr().err  # no library shows a bar
+
+
+def test_unlabelled_images_are_all_trained_on_unless_some_are_held_out(tmp_path, capsys):
+    for index in range(12):
+        Image.new("RGB", (16, 16), (20 * index, 0, 0)).save(tmp_path / f"{index}.png")
+    words = ["--task", "masked-patch-prediction", "--settings", *TINY, "--image_size", 16]
+    words += ["--dataset_name", tmp_path, "--max_steps", 1, *STEPS]
+    assert run("pretrain", *words, "--output_dir", tmp_path / "all") == 0
+    assert "no images were held out" in capsys.readouterr().out
+    words += ["--validation_fraction", 0.25, "--output_dir", tmp_path / "some"]
+    assert run("pretrain", *words) == 0
+    assert metric(results_of(tmp_path / "some"), "loss", "validation") > 0
+
+
 def test_from_scratch_takes_the_architecture_alone(images, pretrained, tmp_path):
     words = ["--model_name_or_path", pretrained, "--from_scratch", "--dataset_name", images]
     words += ["--output_dir", tmp_path, "--max_steps", 1, *STEPS]

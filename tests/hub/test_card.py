@@ -108,7 +108,7 @@ def test_one_run(folder):
 def test_its_metadata_is_what_the_hub_sorts_by(folder):
     render(folder, [run(0), run(1)])
     data = ModelCard.load(folder / "README.md").data
-    assert data.license == "apache-2.0" and data.library_name == "transformers"
+    assert data.license is None and data.library_name == "transformers"
     assert data.pipeline_tag == "image-classification" and "vit" in data.tags
     assert data.datasets == ["uoft-cs/cifar10"] and data.metrics == ["accuracy", "loss"]
     accuracy, loss = data.eval_results  # of the weights in the folder: the first run's own
@@ -126,6 +126,11 @@ def test_several_seeds_are_told_as_their_mean_and_each(folder):
     assert "The weights here are those of seed 0." in card
     for seed in (0, 1, 2):
         assert f"--seed {seed}\n" in card and f"Seed {seed}: {60.4 + seed:.0f} seconds" in card
+
+
+def test_a_licence_is_named_by_those_who_trained_the_weights(folder):
+    card = render(folder, [run(0, settings={"license": "mit"})])
+    assert ModelCard(card).data.license == "mit" and "The weights are under mit." in card
 
 
 def test_the_licence_of_other_weights_is_not_ours_to_say(folder):
@@ -170,7 +175,7 @@ def test_its_four_lines_run(folder, tmp_path, monkeypatch):
 def test_a_folder_without_results_says_what_it_knows(folder):
     card = render_card(folder, repo_id="owner/name").read_text()
     assert "# name\n" in card and 'model="owner/name"' in card
-    assert "## Results" not in card and "## Training" not in card and "license" not in card
+    assert "## Results" not in card and "## Training" not in card and "license:" not in card
     assert (
         f"{VisionTransformerForImageClassification.from_pretrained(folder).num_parameters():,}"
         in card

@@ -24,6 +24,9 @@ VERBS = {
     "export": "write a folder that opens anywhere, and push it to the Hub",
     "doctor": "examine a dataset: classes, sizes, unreadable files, duplicates between splits",
     "recipes": "the numbers of the papers' tables, each with its source",
+    "inspect": "look inside a checkpoint: the paper's figures, and a report",
+    "plan": "what training a model costs: operations, memory, time, and which resource limits",
+    "study": "the paper's claims at a scale that anyone can run",
 }
 USAGE = """usage: vit-hf VERB [arguments]
 
@@ -81,7 +84,11 @@ def parse(verb, words: list[str]) -> list:
 
     classes = verb.argument_classes() if hasattr(verb, "argument_classes") else [verb.Arguments]
     parser = HfArgumentParser(
-        classes, prog=f"vit-hf {words[0]}", description=verb.__doc__, allow_abbrev=False
+        classes,
+        prog=f"vit-hf {words[0]}",
+        description=verb.__doc__,
+        allow_abbrev=False,
+        usage=None if len(classes) == 1 else "%(prog)s [--flag value ...]",
     )
     parser.error = lambda message: sys.exit(fail(f"{parser.prog}: {with_nearest(message)}"))
     positionals = [

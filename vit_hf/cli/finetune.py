@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fine-tune a checkpoint of any format on your images: a fresh zero head, any resolution."""
 
+from .progress import hide_progress_bars
 from .recipe_defaults import recipe_defaults
 
 
@@ -32,6 +33,8 @@ def run(model, data, sweep, training) -> int:
             "got no --model_name_or_path, allowed: a Hub id, a folder or a file to fine-tune from; "
             "`vit-hf pretrain` trains from scratch"
         )
+    if training.disable_tqdm:
+        hide_progress_bars()
     if sweep.sweep:
         run_sweep(model, data, sweep, training)
     else:

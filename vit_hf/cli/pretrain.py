@@ -3,6 +3,7 @@
 labels.
 """
 
+from .progress import hide_progress_bars
 from .recipe_defaults import recipe_defaults
 
 
@@ -39,5 +40,7 @@ def run(model, data, task, training) -> int:
     """Pre-trains; returns the exit status."""
     from ..experiment.pretraining import pretrain
 
+    if training.disable_tqdm:
+        hide_progress_bars()
     pretrain(model, data, task, training)
     return 0

@@ -138,7 +138,7 @@ def load(
         wanted = {
             "image_size": image_size,
             "patch_size": patch_size,
-            "num_labels": num_labels,
+            "num_labels": num_labels if id2label is None else None,
             "id2label": id2label,
         }
         wanted = {name: value for name, value in wanted.items() if value is not None}
@@ -174,7 +174,12 @@ def load_own(checkpoint: Checkpoint, task: str | None, settings: dict) -> Loaded
     )
     model = TASKS[task or saved].from_pretrained(checkpoint.path, **settings)
     recognised = f"a checkpoint of this package ({type(model).__name__}): {summarise(model.config)}"
-    changes = [f"Set {name} to {value}." for name, value in settings.items()]
+    before = VisionTransformerConfig.from_dict(checkpoint.config)
+    changes = [
+        f"Set {name} to {len(value)} names." if name == "id2label" else f"Set {name} to {value}."
+        for name, value in settings.items()
+        if getattr(before, name) != value
+    ]
     return Loaded(model.eval(), "vit_hf", checkpoint.path, recognised, changes)
 
 

@@ -131,6 +131,13 @@ def troubles_with_classes(splits: Mapping[str, Any]) -> Iterator[Finding]:
                 f"classes without an image in {name}: {listed(sorted(classes - set(counts)))}",
                 "look whether images are missing; what is not trained cannot be tested",
             )
+        single = [label for label, count in counts.items() if count == 1]
+        if single and len(splits) == 1:
+            yield Finding(
+                "warning",
+                f"classes with one image alone in {name}: {listed(single)}",
+                "add images or leave the class out: no test split can be drawn that has it",
+            )
         if counts and max(counts.values()) >= IMBALANCE * min(counts.values()):
             rarest, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
             yield Finding(

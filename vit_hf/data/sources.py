@@ -115,6 +115,7 @@ def open_dataset(dataset_name: str | None, *, streaming: bool = False) -> dict[s
     path = Path(dataset_name).expanduser()
     is_shard = path.suffix in SHARD_FORMATS
     looks_local = dataset_name.startswith((".", "/", "~")) or path.exists() or is_shard
+    looks_local |= dataset_name.count("/") > 1  # a Hub id has one at most
     if looks_local and not path.is_dir() and not is_shard:
         raise ValueError(
             f"got {dataset_name}, which is no folder; give a folder of class folders, or a Hub id"

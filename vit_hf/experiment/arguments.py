@@ -3,12 +3,14 @@
 
 import json
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 
 @dataclass
 class ModelArguments:
     """Which model."""
+
+    _argument_group_name: ClassVar[str] = "which model"
 
     model_name_or_path: str | None = field(
         default=None,
@@ -46,11 +48,20 @@ class ModelArguments:
         default=False,
         metadata={"help": "Takes the checkpoint's architecture alone, with fresh weights."},
     )
+    license: str | None = field(
+        default=None,
+        metadata={
+            "help": "Licence of the weights that come out, for their card, such as apache-2.0; by "
+            "default the card names none."
+        },
+    )
 
 
 @dataclass
 class DataArguments:
     """Which images."""
+
+    _argument_group_name: ClassVar[str] = "which images"
 
     dataset_name: str | None = field(
         default=None,
@@ -82,6 +93,8 @@ class DataArguments:
 @dataclass
 class TrainingDataArguments(DataArguments):
     """Which images to train on, and how they are augmented."""
+
+    _argument_group_name: ClassVar[str] = "which images, and how they are augmented"
 
     streaming: bool = field(
         default=False, metadata={"help": "Reads the shards as they come; needs --max_steps."}
@@ -137,6 +150,8 @@ class TrainingDataArguments(DataArguments):
 class TaskArguments:
     """What pre-training predicts."""
 
+    _argument_group_name: ClassVar[str] = "what is predicted"
+
     task: Literal["image-classification", "masked-patch-prediction"] = field(
         default="image-classification",
         metadata={"help": "What is predicted: labels, or masked patches (no labels needed)."},
@@ -150,6 +165,8 @@ class TaskArguments:
 @dataclass
 class SweepArguments:
     """Table 4's protocol."""
+
+    _argument_group_name: ClassVar[str] = "table 4's protocol"
 
     sweep: bool = field(
         default=False,

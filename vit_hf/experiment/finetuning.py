@@ -61,6 +61,4 @@ def finetune(
         details={"num_parameters": model.num_parameters(), "sweep": sweep},
         seconds=time.perf_counter() - started,
     )
-    finish(trainer, run, recipe=recipe_of(model_arguments))
-    trainer.close()
-    return run
+    return finish(trainer, run, recipe=recipe_of(model_arguments, data, training))

@@ -56,9 +56,7 @@ def pretrain(
         details={"num_parameters": model.num_parameters()},
         seconds=time.perf_counter() - started,
     )
-    finish(trainer, run, recipe=recipe_of(model_arguments))
-    trainer.close()
-    return run
+    return finish(trainer, run, recipe=recipe_of(model_arguments, data, task, training))
 
 
 def few_shot_probe(trainer: VisionTransformerTrainer, images, *, every_steps: int) -> FewShotProbe:

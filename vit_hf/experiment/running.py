@@ -14,11 +14,14 @@ from ..hub.results import Metric, Run, write_runs
 from ..recipes import get
 from ..training import VisionTransformerTrainer, VisionTransformerTrainingArguments
 from ..training.checkpoints import find_checkpoint
-from .arguments import ModelArguments
+from .arguments import ModelArguments, parse_settings
 from .inputs import Inputs
 from .results import measured, write_json
 
 RESULTS = "results.json"
+UNSAID = {"max_steps": -1, "train_fraction": 1.0}  # what a recipe has where it does not say
+# Of a recipe, what says nothing of a run: what a sweep holds out, and how a batch is made up.
+NOT_OF_A_RUN = ("validation_fraction", "per_device_train_batch_size")
 
 
 def make_trainer(
@@ -62,6 +65,11 @@ def say_batches(trainer: VisionTransformerTrainer) -> None:
 def evaluate_splits(trainer: VisionTransformerTrainer, inputs: Inputs) -> list[Metric]:
     """Evaluates every split that is not trained on."""
     metrics = []
+    if not inputs.evaluation:
+        say(
+            "no images were held out to measure on: --validation_fraction 0.1 holds out a tenth",
+            trainer.args,
+        )
     for split, dataset in inputs.evaluation.items():
         found = trainer.evaluate(dataset, metric_key_prefix=split)
         metrics += metrics_of(found, trainer.model.config, split=split, num_images=len(dataset))
@@ -101,15 +109,22 @@ def phase_of(trainer: VisionTransformerTrainer, name: str) -> dict[str, Any]:
 
 
 def finish(trainer: VisionTransformerTrainer, run: Run, *, recipe: dict | None) -> Run:
-    """Exports the model with its results and card to the run's folder, and pushes it if asked to.
+    """Exports the model with its results and card to the run's folder, pushes it if asked to, and
+    closes the trainer.
 
     Returns:
         The account of the run.
     """
-    training, folder = trainer.args, Path(trainer.args.output_dir)
     model = trainer.exportable_model()  # on every process: it may have to be gathered
-    if not training.should_save:
-        return run
+    if trainer.args.should_save:
+        write_out(trainer, model, run, recipe=recipe)
+    trainer.close()
+    return run
+
+
+def write_out(trainer: VisionTransformerTrainer, model, run: Run, *, recipe: dict | None) -> None:
+    """Writes a run's folder, and pushes it if asked to."""
+    training, folder = trainer.args, Path(trainer.args.output_dir)
     processor: Any = trainer.processing_class
     export_checkpoint(model, folder, image_processor=processor)
     write_runs([run], folder / RESULTS)
@@ -119,7 +134,6 @@ def finish(trainer: VisionTransformerTrainer, run: Run, *, recipe: dict | None) 
     report(run, folder, what="checkpoint, card, results", num_bad=len(trainer.bad_images.names))
     if training.push_to_hub:
         print(push_folder(folder, training).message, flush=True)
-    return run
 
 
 def report(run: Run, folder: Path, *, what: str, num_bad: int) -> None:
@@ -168,6 +182,25 @@ def say(words: str, training) -> None:
         print(words, flush=True)
 
 
-def recipe_of(model_arguments: ModelArguments) -> dict | None:
-    """Returns the recipe that was asked for, as it is written beside the weights."""
-    return get(model_arguments.recipe).to_dict() if model_arguments.recipe else None
+def recipe_of(model: ModelArguments, *others: Any) -> dict | None:
+    """Returns the recipe that was asked for, and what was changed of it, as it is written beside
+    the weights.
+
+    Args:
+        model: the flags of the model.
+        others: the other flags, of data and training.
+    """
+    if model.recipe is None:
+        return None
+    recipe = get(model.recipe)
+    flags = {name: value for part in (model, *others) for name, value in vars(part).items()}
+    wanted = {**UNSAID, **recipe.arguments}
+    given = {name: flags[name] for name in wanted if name in flags}
+    wanted |= recipe.model
+    settings = parse_settings(model.settings, "settings")
+    changed = {
+        name: getattr(value, "value", value)  # an enumeration's
+        for name, value in {**given, **settings}.items()
+        if name not in NOT_OF_A_RUN and value not in (wanted.get(name), [wanted.get(name)])
+    }
+    return recipe.to_dict() | {"changed": changed}

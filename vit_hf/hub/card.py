@@ -21,7 +21,7 @@ RENDERED = (
 )
 # What a `recipe.json` holds beside the arguments of the training (`vit-hf recipes --json`).
 RECIPE_PROSE = ("name", "source", "task", "table", "row", "description", "dataset", "expected")
-RECIPE_PROSE += ("starts_from", "notes", "remarks", "model")
+RECIPE_PROSE += ("starts_from", "notes", "remarks", "model", "changed")
 
 
 def render_card(
@@ -67,7 +67,7 @@ def render_card(
         pictures = next((run.pictures for run in runs), {})
     task = task_of(read_if_there(folder / "config.json"))
     card = ModelCard.from_template(
-        metadata(runs, name=name, task=task, has_passport=bool(parity)),
+        metadata(runs, name=name, task=task),
         template_path=str(TEMPLATE),
         marker=RENDERED,
         name=name,
@@ -76,6 +76,7 @@ def render_card(
         config=config or VisionTransformerConfig.from_pretrained(folder),
         num_parameters=count_parameters(folder),
         preprocessing=describe(read_if_there(folder / "preprocessor_config.json")),
+        license=license_of(runs),
         runs=runs,
         measures=summarise(runs),
         commands=list(dict.fromkeys(run.command for run in runs)),
@@ -97,13 +98,17 @@ def refresh_card(folder, *, repo_id: str | None = None) -> bool:
     return True
 
 
-def metadata(runs: list[Run], *, name: str, task: str, has_passport: bool) -> ModelCardData:
-    """Returns what the Hub searches and sorts by; foreign weights keep a licence of their own."""
-    ours = bool(runs) and not has_passport and not any(run.base_model for run in runs)
+def license_of(runs: list[Run]) -> str | None:
+    """Returns the licence of the weights, which only those who trained them can name."""
+    return runs[0].settings.get("license") if runs else None
+
+
+def metadata(runs: list[Run], *, name: str, task: str) -> ModelCardData:
+    """Returns what the Hub searches and sorts by."""
     own = [metric for run in runs for metric in run.metrics if metric.of is None]
     ids = dict.fromkeys(run.dataset.hub_id for run in runs if run.dataset.hub_id)
     return ModelCardData(
-        license="apache-2.0" if ours else None,
+        license=license_of(runs),
         library_name="transformers",
         pipeline_tag=task,
         tags=["vision", "vision-transformer", "vit", "vit_hf"],

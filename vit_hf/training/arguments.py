@@ -8,6 +8,7 @@ devices.
 
 import os
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from accelerate.utils import parse_flag_from_env
@@ -22,6 +23,10 @@ MAX_DEFAULT_BATCH_SIZE = 128  # images a device takes at once, where nobody says
 @dataclass
 class VisionTransformerTrainingArguments(TrainingArguments):
     """The flags of training: transformers' own, and these."""
+
+    _argument_group_name: ClassVar[str] = (
+        "training: transformers' flags, and this package's at the end"
+    )
 
     output_dir: str = field(  # pyright: ignore[reportIncompatibleVariableOverride]
         default="runs/training", metadata={"help": "Folder for everything that is written."}
