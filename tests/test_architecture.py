@@ -46,7 +46,19 @@ ALLOWED = {
         "experiment",
         "hub",
     },
-    "cli": {"experiment", "studies", "modeling", "data", "evaluation", "training", "recipes"}
+    "deployment": {"modeling", "converters", "data"},
+    "benchmark": {"modeling", "converters", "data", "training", "planning", "deployment"},
+    "cli": {
+        "experiment",
+        "studies",
+        "deployment",
+        "benchmark",
+        "modeling",
+        "data",
+        "evaluation",
+        "training",
+        "recipes",
+    }
     | {"converters", "inspection", "hub", "planning"},
     "__init__": {"modeling"},
 }
