@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from vit_hf.cli import main
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "finetune.py"
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 TOLERANCE = 1e-5
 FLAGS = [
     "--use_cpu",
@@ -33,13 +33,13 @@ FLAGS += ["--mixup_alpha", "0.5", "--ema_decay", "0.9", "--disable_tqdm", "True"
 FLAGS += ["--total_train_batch_size", "16", "--lr_scheduler_type", "constant"]
 
 
-def launch(num_processes, words):
-    """Runs the script on several processes, as accelerate and torchrun start them."""
+def launch(num_processes, words, *, verb="finetune"):
+    """Runs a script on several processes, as accelerate and torchrun start them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", num_processes]
-    command += ["--master_port", port, SCRIPT, *words]
+    command += ["--master_port", port, SCRIPTS / f"{verb}.py", *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_DATASETS_OFFLINE": "1"}
     done = subprocess.run(
         [str(word) for word in command],
@@ -105,3 +105,27 @@ def test_resumed_on_another_number_of_processes(alone, tmp_path):
     found, reference = (load_file(f / "model.safetensors") for f in (tmp_path, expected))
     difference = max((found[name] - reference[name]).abs().max().item() for name in reference)
     assert difference <= TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("streaming", [False, True])
+def test_masked_patch_prediction(tmp_path, color_folder, streaming):
+    """The loss of the held-out images, of which 14 do not divide, is that of one process.
+
+    A stream is the same for as many workers, however they are spread over processes.
+    """
+    images = color_folder(tmp_path / "images", per_class=33)
+    tiny = ["hidden_size=16", "num_hidden_layers=2", "num_attention_heads=2", "patch_size=4"]
+    words = ["--task", "masked-patch-prediction", "--image_size", "16", "--settings", *tiny]
+    words += ["intermediate_size=32", "--dataset_name", str(images), *FLAGS]
+    words += ["--mixup_alpha", "0", "--per_device_train_batch_size", "8"]
+    words += ["--streaming"] * streaming
+    folders = alone, together = tmp_path / "alone", tmp_path / "together"
+    workers = "--dataloader_num_workers"
+    assert main(["pretrain", *words, workers, "2", "--output_dir", str(alone)]) == 0
+    launch(2, [*words, workers, "1", "--output_dir", together], verb="pretrain")
+    (loss, num_images), (reference, _) = (measured(folder, "loss") for folder in folders[::-1])
+    assert num_images == 14 and loss == pytest.approx(reference, abs=TOLERANCE)
+    assert losses_of(together) == pytest.approx(losses_of(alone), abs=TOLERANCE)
+    found, expected = (load_file(folder / "model.safetensors") for folder in folders[::-1])
+    assert max((found[k] - expected[k]).abs().max().item() for k in expected) <= TOLERANCE
