@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -18,8 +19,29 @@ from vit_hf.training import VisionTransformerTrainer, VisionTransformerTrainingA
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "finetune.py"
 CONFIG = SCRIPT.parent / "accelerate_configs" / "fsdp2.yaml"
+ACCELERATE = ("accelerate.commands.accelerate_cli", "launch")
 TORCHRUN = ("torch.distributed.run",)
 TOLERANCE = 1e-5
+# The script, and what of the weights and their averages this process holds when it is done.
+SHARES = """
+import runpy, sys
+from torch.distributed.tensor import DTensor
+from vit_hf.training import VisionTransformerTrainer
+
+def share(tensors):
+    local = [t.to_local() if isinstance(t, DTensor) else t for t in tensors]
+    return sum(t.numel() for t in local) / sum(t.numel() for t in tensors)
+
+def say_shares(trainer, export=VisionTransformerTrainer.exportable_model):
+    weights = list(trainer.model_wrapped.parameters())
+    averages = [state["average"] for state in trainer.optimizer.state.values()]
+    print(f"holds {share(weights):.2f} {share(averages):.2f}.", flush=True)
+    return export(trainer)
+
+VisionTransformerTrainer.exportable_model = say_shares
+sys.argv.pop(0)
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 FLAGS = [
     "--use_cpu",
     "--bf16",
@@ -63,12 +85,14 @@ TINY = {
 }
 
 
-def run(num_processes, words, *, launcher=("accelerate.commands.accelerate_cli", "launch")):
-    """Runs the script: one process plain, several with shards, which the launcher asks for."""
+def run(num_processes, words, *, launcher=ACCELERATE, script=(SCRIPT,)):
+    """Runs the script: one process plain, several with shards, which the launcher asks for; returns
+    what it printed.
+    """
     words = [*words, "--per_device_train_batch_size", str(16 // max(2, num_processes))]
     if num_processes == 1:
         assert main(["finetune", *words]) == 0
-        return
+        return ""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -78,7 +102,7 @@ def run(num_processes, words, *, launcher=("accelerate.commands.accelerate_cli",
         command = [*launcher, "--config_file", CONFIG, "--num_processes", num_processes]
         command += ["--main_process_port", port]
     done = subprocess.run(
-        [sys.executable, "-m", *map(str, command), str(SCRIPT), *words],
+        [sys.executable, "-m", *map(str, [*command, *script]), *words],
         capture_output=True,
         text=True,
         check=False,
@@ -87,6 +111,7 @@ def run(num_processes, words, *, launcher=("accelerate.commands.accelerate_cli",
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert f"x {num_processes} devices" in done.stdout
+    return done.stdout
 
 
 def assert_same(found: Path, expected: Path):
@@ -127,7 +152,15 @@ def test_shards_are_one(alone, tmp_path):
     """All the way, and from the checkpoint in the middle on one plain process."""
     words, expected = alone
     shards = tmp_path / "shards"
-    run(2, [*words, "--output_dir", str(shards)])
+    spy = tmp_path / "shares.py"
+    spy.write_text(SHARES)
+    shown = run(2, [*words, "--output_dir", str(shards)], script=(spy, SCRIPT))
+    held = [
+        float(share)
+        for said in re.findall(r"holds (0\.\d+ 0\.\d+)", shown)
+        for share in said.split()
+    ]
+    assert len(held) == 4 and all(0.4 < share < 0.6 for share in held), shown  # about a half each
     assert_same(shards, expected)
     assert {path.name for path in (shards / "checkpoint-2").iterdir()} >= {
         path.name for path in (expected / "checkpoint-2").iterdir() if "rng" not in path.name
