@@ -66,7 +66,7 @@ def higher_resolution(dataset: str, output_dir: Path) -> None:
         tuned = run("finetune", *budget, *here, output_dir / f"interpolated-{seed}")
         fresh = [*budget, "--fresh_positions", *here, output_dir / f"fresh-{seed}"]
         folders.append((tuned, run("finetune", *fresh)))
-    control = "with fresh positions, not interpolated ones"
+    control = "the same fine-tuning with fresh positions"
     collect(pretrained, folders, "cifar10-higher-resolution", control)
 
 

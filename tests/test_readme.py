@@ -73,8 +73,9 @@ def test_its_links_lead_somewhere(name):
         assert (ROOT / target).exists(), target
 
 
-def test_the_figures_of_cifar10_are_those_of_the_results():
-    path = ROOT / "model_cards" / "cifar10-masked-patch-prediction" / "results.json"
+@pytest.mark.parametrize("card", ["masked-patch-prediction", "higher-resolution"])
+def test_the_figures_of_cifar10_are_those_of_the_results(card):
+    path = ROOT / "model_cards" / f"cifar10-{card}" / "results.json"
     runs = json.loads(path.read_text())
     assert len({run["seed"] for run in runs}) == 3
     for control in (False, True):
