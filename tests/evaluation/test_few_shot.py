@@ -282,6 +282,23 @@ def test_images_without_a_label_are_not_chosen():
         evaluate_few_shot(model, load(rows), test, shots=(4,), seeds=(0,))
 
 
+def test_a_chosen_image_that_cannot_be_read_is_replaced_by_another():
+    rows = colored_rows(24)
+    for row in rows[:9]:
+        row["is_undecodable"] = True
+    model, labels = build(VisionTransformerModel), [row["labels"] for row in rows]
+    arguments = {"train_labels": labels, "seeds": (0, 1)}
+    test = load(colored_rows(60, seed=1))
+    known = [-1 if row.get("is_undecodable") else row["labels"] for row in rows]
+    expected = evaluate_few_shot(model, load(rows), test, train_labels=known, shots=(2, 5))
+    assert expected == evaluate_few_shot(model, load(rows), test, shots=(2, 5))
+    found = evaluate_few_shot(model, load(rows), test, **arguments, shots=(2, 5))
+    assert found == {shots: values[:2] for shots, values in expected.items()}
+    assert labels == [row["labels"] for row in rows]  # the caller's own
+    with pytest.raises(ValueError, match="only 5 of class 0"):
+        evaluate_few_shot(model, load(rows), test, **arguments, shots=(6,))
+
+
 def test_wrong_labels_and_streams_are_refused():
     model, rows = build(VisionTransformerModel), colored_rows(12)
     test = load(rows)
@@ -289,10 +306,6 @@ def test_wrong_labels_and_streams_are_refused():
         ValueError, match="training image 1 has the label 1, but train_labels has 2"
     ):
         labels = [0, 2, 1] * 4
-        evaluate_few_shot(model, test, test, train_labels=labels, shots=(4,), seeds=(0,))
-    rows[0]["is_undecodable"] = True
-    with pytest.raises(ValueError, match="training image 0 could not be decoded"):
-        labels = [0, 1, 2] * 4
         evaluate_few_shot(model, test, test, train_labels=labels, shots=(4,), seeds=(0,))
 
     class Stream(IterableDataset):

@@ -82,7 +82,7 @@ def test_evaluating_gives_what_finetuning_measured(finetuned, images, tmp_path):
     assert metric(found, "accuracy") == metric(expected, "accuracy")
     assert metric(found, "loss") == pytest.approx(metric(expected, "loss"), abs=1e-5)
     assert found["dataset"]["splits"]["test"] == 12
-    assert found["details"]["preprocessing"]["size"] == {"height": 32, "width": 32}
+    assert found["preprocessing"]["size"] == {"height": 32, "width": 32}
 
 
 def test_supervised_pretraining_from_scratch(images, tmp_path):
@@ -165,6 +165,23 @@ def test_unreadable_images_are_skipped_counted_and_named(images, pretrained, tmp
     assert "1 image could not be decoded" in capsys.readouterr().out
     named = (tmp_path / "out" / "bad_images.jsonl").read_text()
     assert named.count("\n") == 1 and "0.png" in named
+
+
+def test_an_unreadable_test_image_is_wrong_and_has_no_loss(images, pretrained, tmp_path):
+    import shutil
+
+    folder = tmp_path / "broken"
+    shutil.copytree(images, folder / "train")
+    shutil.copytree(images, folder / "test")
+    (folder / "test" / "red" / "0.png").write_bytes(b"no image")
+    words = ["--model_name_or_path", pretrained, "--dataset_name", folder, "--max_steps", 8]
+    words += ["--per_device_eval_batch_size", 7]
+    assert run("finetune", *words, "--output_dir", tmp_path / "out", *STEPS) == 0
+    words = ["--model_name_or_path", tmp_path / "out", "--dataset_name", folder, "--use_cpu"]
+    assert run("evaluate", *words, "--output_dir", tmp_path / "evaluated") == 0
+    expected, found = results_of(tmp_path / "out"), results_of(tmp_path / "evaluated")
+    assert metric(found, "accuracy") == metric(expected, "accuracy") <= 59 / 60
+    assert metric(found, "loss") == pytest.approx(metric(expected, "loss"), rel=1e-5)
 
 
 @pytest.mark.parametrize(

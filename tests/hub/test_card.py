@@ -3,6 +3,7 @@
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
@@ -202,6 +203,30 @@ def test_a_card_that_was_edited_is_left_alone(folder):
 def test_results_come_back_as_they_were_written(tmp_path):
     for runs in ([run(0)], [run(0), run(1)]):
         assert read_runs(write_runs(runs, tmp_path / "results.json")) == runs
+
+
+def test_a_mean_over_its_own_seeds(folder):
+    metric = Metric(
+        name="few_shot_5_accuracy",
+        split="test",
+        value=0.5,
+        num_images=100,
+        confidence_interval=[0.4, 0.6],
+        seeds=[0, 1, 2],
+        values=[0.4, 0.5, 0.6],
+    )
+    error = Metric(name="expected_calibration_error", split="test", value=0.0412, num_images=100)
+    card = render(folder, [run(7, metrics=[metric, error])])
+    row = "| few shot 5 accuracy on test (100 images) | 50.00 % (95 % interval 40.00 % to 60.00 %)"
+    assert f"{row} | 0, 1, 2 |" in card
+    assert "| expected calibration error on test (100 images) | 4.12 % | 7 |" in card
+
+
+@pytest.mark.parametrize("name", ["digits", "cifar10-masked-patch-prediction"])
+def test_results_of_former_versions_are_read(name):
+    path = Path(__file__).parents[2] / "model_cards" / name / "results.json"
+    runs = read_runs(path)
+    assert runs and all(run.metrics and run.preprocessing == {} for run in runs)
 
 
 @pytest.mark.parametrize(

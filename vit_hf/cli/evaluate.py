@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure a checkpoint's top-1 and top-5 accuracy on images, prepared as its own processor says."""
+"""Measure a checkpoint on images: accuracy and calibration, probes of its features, resolutions."""
 
 
 def argument_classes() -> list[type]:
@@ -12,6 +12,9 @@ def argument_classes() -> list[type]:
 def run(evaluation, data) -> int:
     """Evaluates; returns the exit status."""
     from ..experiment.evaluating import evaluate
+    from .progress import hide_progress_bars
 
+    if evaluation.disable_tqdm:
+        hide_progress_bars()
     evaluate(evaluation, data)
     return 0

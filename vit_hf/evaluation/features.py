@@ -8,13 +8,15 @@ Shapes: `B` batch, `N` images of the dataset, `T` tokens, `R` width of the repre
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Callable, Iterator, Mapping, Sized
+from functools import partial
 from typing import Any
 
 import torch
 from torch import distributed, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader, IterableDataset
+from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from ..data.transforms import normalize
@@ -55,7 +57,11 @@ def encode(model: PreTrainedModel, pixel_values: torch.Tensor) -> Any:
 
 
 def stream_features(
-    model: PreTrainedModel, loader: DataLoader, *, autocast: torch.dtype | None = None
+    model: PreTrainedModel,
+    loader: DataLoader,
+    *,
+    autocast: torch.dtype | None = None,
+    progress: str | None = None,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """Yields the features of this process's share of a dataset, on the CPU.
 
@@ -64,6 +70,7 @@ def stream_features(
         loader: its dataset, batch size, collation and workers are used, its order is not. A batch
             holds `pixel_values` `(B, 3, H, W)`, uint8 or normalised, and `labels` `(B,)`.
         autocast: the type to compute in, such as `torch.bfloat16`; `None` is the weights' own.
+        progress: what a progress bar is called; `None` is no bar.
 
     Yields:
         Places in the dataset `(B,)`, features `(B, R)` in float32, and labels `(B,)`, -1 where the
@@ -72,25 +79,53 @@ def stream_features(
     Raises:
         ValueError: see `share_of` and `labels_of`.
     """
+    forward = partial(representation, model)
+    return stream_outputs(model, loader, forward, autocast=autocast, progress=progress)
+
+
+def stream_outputs(
+    model: PreTrainedModel,
+    loader: DataLoader,
+    forward: Callable[[torch.Tensor], torch.Tensor],
+    *,
+    autocast: torch.dtype | None = None,
+    progress: str | None = None,
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Yields what `forward` makes of this process's share of a dataset, in place of the features.
+
+    For everything else see `stream_features`.
+
+    Args:
+        model: the model that `forward` calls.
+        loader: of the dataset.
+        forward: from normalised pixels `(B, 3, H, W)` on the model's device to `(B, ...)`.
+        autocast: the type to compute in.
+        progress: what a progress bar is called.
+    """
     device = model.device
     with evaluating(model):
-        for places, batch in share_of(loader):
+        for places, batch in share_of(loader, progress=progress):
             pixel_values = batch["pixel_values"].to(device)
             if pixel_values.dtype == torch.uint8:
                 pixel_values = normalize(pixel_values)
-            with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
-                features = representation(model, pixel_values).cpu()
-            yield places, features[: len(places)], labels_of(batch)[: len(places)]
+            is_cast = autocast is not None
+            with torch.no_grad(), torch.autocast(device.type, dtype=autocast, enabled=is_cast):
+                outputs = forward(pixel_values).float().cpu()
+            yield places, outputs[: len(places)], labels_of(batch)[: len(places)]
 
 
 def collect_features(
-    model: PreTrainedModel, loader: DataLoader, *, autocast: torch.dtype | None = None
+    model: PreTrainedModel,
+    loader: DataLoader,
+    *,
+    autocast: torch.dtype | None = None,
+    progress: str | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns features `(N, R)` and labels `(N,)` of a whole dataset, on every process.
 
     For the arguments see `stream_features`.
     """
-    parts = list(stream_features(model, loader, autocast=autocast))
+    parts = list(stream_features(model, loader, autocast=autocast, progress=progress))
     table = torch.zeros(num_images_of(loader), parts[0][1].shape[1])
     labels = torch.zeros(len(table), dtype=torch.long)
     for places, features, some_labels in parts:
@@ -117,13 +152,15 @@ def collect_labels(loader: DataLoader, *, device: torch.device) -> torch.Tensor:
     return sum_over_processes(labels, device=device)
 
 
-def share_of(loader: DataLoader) -> Iterator[tuple[torch.Tensor, Mapping[str, Any]]]:
+def share_of(
+    loader: DataLoader, *, progress: str | None = None
+) -> Iterator[tuple[torch.Tensor, Mapping[str, Any]]]:
     """Yields this process's batches: every process has as many, all of one size.
 
     What that takes beyond the end of the dataset are images from its beginning. Places `(B,)` leave
     them out, so a batch's last images may have none.
 
-    For the loader see `stream_features`.
+    For the arguments see `stream_features`; the first process has the bar.
 
     Raises:
         ValueError: see `num_images_of`, and where the collation leaves images out.
@@ -142,7 +179,9 @@ def share_of(loader: DataLoader) -> Iterator[tuple[torch.Tensor, Mapping[str, An
         num_workers=loader.num_workers,
         generator=torch.Generator(),  # a loader would draw from the global one
     )
-    for at, batch in zip(starts, batches):
+    is_shown = progress is not None and rank == 0
+    bar = tqdm(zip(starts, batches), progress, num_rounds, unit="batch", disable=not is_shown)
+    for at, batch in bar:
         if len(batch["pixel_values"]) != batch_size:
             raise ValueError(
                 f"got a batch of {len(batch['pixel_values'])} images where {batch_size} were asked "

@@ -163,7 +163,14 @@ def few_shot_accuracy(
 
 
 def count_right(classifier: LinearClassifier, features: torch.Tensor, labels: torch.Tensor) -> int:
-    """Counts the features `(M, R)` whose label `(M,)` the classifier finds; never a label of -1.
+    """Counts the features `(M, R)` whose label `(M,)` the classifier finds, see `find_right`."""
+    return int(find_right(classifier, features, labels).sum())
+
+
+def find_right(
+    classifier: LinearClassifier, features: torch.Tensor, labels: torch.Tensor
+) -> torch.Tensor:
+    """Returns whether the classifier finds each label `(M,)` of features `(M, R)`; never -1.
 
     Raises:
         ValueError: for a label that was not trained.
@@ -174,7 +181,7 @@ def count_right(classifier: LinearClassifier, features: torch.Tensor, labels: to
             f"got a test image of class {int(unknown[0])}, of which there is no training image; "
             "give training and test images of the same classes"
         )
-    return int((classifier.classify(features) == labels).sum())
+    return classifier.classify(features) == labels
 
 
 def evaluate_few_shot(
@@ -197,8 +204,7 @@ def evaluate_few_shot(
         model: one of this package's, with or without a head.
         train: the training images to choose from, as `features.stream_features` takes them.
         test: the test images.
-        train_labels: `(N,)`, the labels of the dataset of `train`, where they are known; otherwise
-            they are read, with all of the images.
+        train_labels: see `fit_few_shot`.
         shots: numbers of images of each class.
         seeds: of their choice.
         l2: of the regularisation.
@@ -210,16 +216,10 @@ def evaluate_few_shot(
     Raises:
         ValueError: see `few_shot_accuracy` and `features.num_images_of`.
     """
-    if train_labels is None:
-        train_labels = collect_labels(train, device=model.device)
-    labels = torch.as_tensor(train_labels)
     tasks = [(number, seed) for number in shots for seed in seeds]
-    places = [choose_shots(labels, shots=number, seed=seed).flatten() for number, seed in tasks]
-    pool = torch.cat(places).unique()  # sorted
-    features, pool_labels = collect_features(model, subset_of(train, pool), autocast=autocast)
-    check_labels(pool_labels, labels[pool], places=pool)
-    rows = [torch.searchsorted(pool, some_places) for some_places in places]
-    classifiers = [fit_least_squares(features[some], pool_labels[some], l2=l2) for some in rows]
+    classifiers = fit_few_shot(
+        model, train, tasks=tasks, train_labels=train_labels, l2=l2, autocast=autocast
+    )
     num_right = torch.zeros(len(tasks), dtype=torch.long)
     for _, some_features, some_labels in stream_features(model, test, autocast=autocast):
         num_right += torch.tensor(
@@ -228,6 +228,50 @@ def evaluate_few_shot(
     num_right = sum_over_processes(num_right, device=model.device)
     accuracies = (num_right.double() / num_images_of(test)).reshape(len(shots), len(seeds)).tolist()
     return dict(zip(shots, accuracies))
+
+
+def fit_few_shot(
+    model: PreTrainedModel,
+    train: DataLoader,
+    *,
+    tasks: Sequence[tuple[int, int]],
+    train_labels: Sequence[int] | torch.Tensor | None = None,
+    l2: float = L2,
+    autocast: torch.dtype | None = None,
+    progress: str | None = None,
+) -> list[LinearClassifier]:
+    """Returns the classifier of each choice of training images; only these are looked at.
+
+    Args:
+        model: as for `evaluate_few_shot`.
+        train: likewise.
+        tasks: shots and seed of each choice.
+        train_labels: `(N,)`, the labels of the dataset of `train`, where they are known; otherwise
+            they are read, with all of the images. An image that is chosen and cannot be decoded is
+            replaced by another of its class.
+        l2: of the regularisation.
+        autocast: the type to compute features in; `None` is the weights' own.
+        progress: what a progress bar is called; `None` is no bar.
+
+    Raises:
+        ValueError: see `choose_shots` and `features.num_images_of`.
+    """
+    if train_labels is None:
+        train_labels = collect_labels(train, device=model.device)
+    labels = torch.as_tensor(train_labels).clone()
+    while True:
+        places = [choose_shots(labels, shots=number, seed=seed).flatten() for number, seed in tasks]
+        pool = torch.cat(places).unique()  # sorted
+        chosen = subset_of(train, pool)
+        features, pool_labels = collect_features(
+            model, chosen, autocast=autocast, progress=progress
+        )
+        if not (pool_labels < 0).any():
+            break
+        labels[pool[pool_labels < 0]] = -1  # could not be decoded: others are chosen
+    check_labels(pool_labels, labels[pool], places=pool)
+    rows = [torch.searchsorted(pool, some_places) for some_places in places]
+    return [fit_least_squares(features[some], pool_labels[some], l2=l2) for some in rows]
 
 
 def subset_of(loader: DataLoader, places: torch.Tensor) -> DataLoader:
@@ -245,10 +289,9 @@ def check_labels(found: torch.Tensor, given: torch.Tensor, *, places: torch.Tens
     differ = found != given
     if differ.any():
         at, label, other = (int(values[differ][0]) for values in (places, found, given))
-        found_words = "could not be decoded" if label < 0 else f"has the label {label}"
         raise ValueError(
-            f"training image {at} {found_words}, but train_labels has {other} for it; give the "
-            "labels of the loader's dataset, -1 for images to leave out, or none at all"
+            f"training image {at} has the label {label}, but train_labels has {other} for it; give "
+            "the labels of the loader's dataset, -1 for images to leave out, or none at all"
         )
 
 

@@ -145,18 +145,36 @@ def top_classes(logits: Any, labels: torch.Tensor | None = None) -> torch.Tensor
 class StreamingAccuracy:
     """`Trainer`'s `compute_metrics` for `batch_eval_metrics=True`: counts every batch as it comes.
 
-    It expects the classes that `top_classes` leaves, gathered from all processes, and works without
+    It expects the classes that `top_classes` leaves, or the classes and losses that
+    `predictions.TopClassesAndLosses` leaves, gathered from all processes, and works without
     `batch_eval_metrics` too.
     """
 
     def __init__(self):
         self.metric = TopKAccuracy()
+        self.reset()
 
     def __call__(self, prediction: EvalPrediction, compute_result: bool = True) -> dict[str, float]:
-        """Counts a batch; with the last one, returns the accuracies, see `TopKAccuracy.compute`."""
-        self.metric.add_batch(predictions=prediction.predictions, references=prediction.label_ids)
-        return self.metric.compute() if compute_result else {}
+        """Counts a batch; with the last one, returns the accuracies, see `TopKAccuracy.compute`,
+        and, where losses were given, `loss`: their mean over the images that could be decoded.
+        """
+        classes: Any = prediction.predictions
+        references = torch.as_tensor(prediction.label_ids)
+        if isinstance(classes, tuple):
+            classes, losses = classes
+            readable = torch.as_tensor(losses)[references != NO_CLASS]
+            self.sum_of_losses += float(readable.double().sum())
+            self.num_losses += len(readable)
+        self.metric.add_batch(predictions=classes, references=references)
+        if not compute_result:
+            return {}
+        result = self.metric.compute()
+        if self.num_losses:
+            result["loss"] = self.sum_of_losses / self.num_losses
+        self.reset()
+        return result
 
     def reset(self):
         """Forgets an evaluation that was broken off."""
         self.metric.reset()
+        self.sum_of_losses, self.num_losses = 0.0, 0

@@ -190,11 +190,52 @@ class EvaluationArguments:
             "timm or the authors' JAX code."
         },
     )
+    metrics: list[str] = field(
+        default_factory=lambda: ["accuracy"],
+        metadata={
+            "help": "What is measured: accuracy (with top-5, each class, calibration, loss), and, "
+            "of the frozen features of any checkpoint, few_shot, knn, logistic."
+        },
+    )
     image_size: list[int] | None = field(
         default=None,
         metadata={
             "help": "Image size: one number, or height and width; by default the checkpoint's."
         },
+    )
+    preprocessing: Literal["checkpoint", "few_shot"] = field(
+        default="checkpoint",
+        metadata={
+            "help": "As the checkpoint's own processor does, or as the authors do for few-shot "
+            "evaluation: resized to 8/7 of the size (256 for 224), then the central crop."
+        },
+    )
+    resolutions: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Image sizes, such as 96,128,160x224: accuracy, speed and memory at each, and "
+            "resolutions.png."
+        },
+    )
+    label_sets: str | None = field(
+        default=None,
+        metadata={
+            "help": "A JSON file with the acceptable labels of each image (numbers or names of the "
+            "dataset's classes), as ReaL has them: [[0, 3], [], [7]]; without any it is left out."
+        },
+    )
+    shots: list[int] | None = field(
+        default=None, metadata={"help": "few_shot: images of each class; by default 1 5 10 25."}
+    )
+    seeds: list[int] | None = field(
+        default=None, metadata={"help": "few_shot: seeds of their choice; by default 0 1 2."}
+    )
+    neighbors: int | None = field(
+        default=None, metadata={"help": "knn: how many neighbours vote; by default 20."}
+    )
+    logistic_c: float | None = field(
+        default=None,
+        metadata={"help": "logistic: scikit-learn's C, the inverse of the L2; by default 1."},
     )
     split: Literal["test", "train"] = field(default="test", metadata={"help": "Which split."})
     output_dir: str = field(
@@ -203,6 +244,7 @@ class EvaluationArguments:
     per_device_eval_batch_size: int = field(default=64, metadata={"help": "Images at once."})
     dataloader_num_workers: int = field(default=0, metadata={"help": "Decoding processes."})
     use_cpu: bool = field(default=False, metadata={"help": "Leaves an accelerator alone."})
+    disable_tqdm: bool = field(default=False, metadata={"help": "Hides the progress bars."})
 
 
 def parse_settings(words: list[str] | None, flag: str) -> dict:

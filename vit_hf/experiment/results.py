@@ -3,17 +3,20 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from scipy.stats import binomtest
-
 from ..data.fingerprint import fingerprint
+from ..evaluation.intervals import Interval, of_share
+from ..hub.measures import Measure, show
 from ..hub.results import Images, Metric, Run, command_line
 
-VERSIONS_OF = ("vit_hf", "transformers", "torch", "datasets", "accelerate", "huggingface-hub")
+VERSIONS_OF = (
+    "vit_hf", "transformers", "torch", "datasets", "accelerate", "huggingface-hub", "scikit-learn",
+)  # fmt: skip
 DIGITS = "scikit-learn digits"  # what is used where no dataset is named
 
 
@@ -27,11 +30,13 @@ def account(*, dataset_name: str | None, images, seed: int, settings: list, **en
         settings: the dataclasses of its flags; those of transformers are told by the command.
         **entries: the other entries of `Run`, its metrics among them.
     """
+    found = {name: fingerprint(rows) for name, rows in images.items()}
     dataset = Images(
         name=dataset_name or DIGITS,
         splits={name: len(rows) for name, rows in images.items() if hasattr(rows, "__len__")},
         hub_id=dataset_name if is_hub_id(dataset_name) else None,
-        fingerprint=fingerprint(images["train"]),
+        fingerprint=found["train"],
+        fingerprints={name: digits for name, digits in found.items() if digits is not None},
     )
     return Run(
         dataset=dataset,
@@ -49,21 +54,50 @@ def is_hub_id(name: str | None) -> bool:
 
 
 def measured(
-    name: str, value: float, *, split: str, num_images: int, of: str | None = None
+    name: str,
+    value: float,
+    *,
+    split: str,
+    num_images: int,
+    interval: Interval | None = None,
+    **entries: Any,
 ) -> Metric:
-    """Makes an entry of `metrics`; an accuracy comes with its 95 % confidence interval (Wilson)."""
-    interval = None
-    if name.endswith("accuracy"):
-        found = binomtest(round(value * num_images), num_images).proportion_ci(method="wilson")
-        interval = [float(found.low), float(found.high)]
+    """Makes an entry of `metrics`.
+
+    Args:
+        name: of the metric.
+        value: the number.
+        split: that it was measured on.
+        num_images: on how many images.
+        interval: at 95 %; an accuracy without one gets that of a share of the images (Wilson).
+        **entries: the other entries of `Metric`.
+    """
+    if interval is None and name.endswith("accuracy"):
+        interval = of_share(round(value * num_images), num_images)
     return Metric(
         name=name,
         split=split,
         value=float(value),
         num_images=num_images,
-        confidence_interval=interval,
-        of=of,
+        confidence_interval=None if interval is None else [interval.low, interval.high],
+        interval_method=None if interval is None else interval.method,
+        **entries,
     )
+
+
+def table_of(metrics: Sequence[Metric]) -> str:
+    """Returns metrics as a table to read: what, its value, 95 % interval, of how many images."""
+    rows = [("metric", "value", "95 % interval", "images")]
+    for metric in metrics:
+        ends = [show(end, metric.name) for end in metric.confidence_interval or ()]
+        value = show(metric.value, metric.name)
+        rows.append((Measure.title(metric), value, " to ".join(ends), f"{metric.num_images:,}"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))])
+        for row in rows
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
 def write_json(entries: Any, path: Path) -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from ..evaluation import StreamingAccuracy, top_classes
+from ..evaluation import StreamingAccuracy, TopClassesAndLosses
 from ..hub import export_checkpoint, push_or_keep, render_card
 from ..hub.results import Metric, Run, write_runs
 from ..recipes import get
@@ -16,7 +16,7 @@ from ..training import VisionTransformerTrainer, VisionTransformerTrainingArgume
 from ..training.checkpoints import find_checkpoint
 from .arguments import ModelArguments, parse_settings
 from .inputs import Inputs
-from .results import measured, write_json
+from .results import measured, table_of, write_json
 
 RESULTS = "results.json"
 UNSAID = {"max_steps": -1, "train_fraction": 1.0}  # what a recipe has where it does not say
@@ -44,7 +44,7 @@ def make_trainer(
         data_collator=inputs.collator,
         processing_class=image_processor,
         compute_metrics=None if masked else StreamingAccuracy(),
-        preprocess_logits_for_metrics=None if masked else top_classes,
+        preprocess_logits_for_metrics=None if masked else TopClassesAndLosses(model.config),
     )
     if training.push_to_hub and training.hub_strategy == "every_save":
         trainer.add_callback(PushCheckpoints(trainer))
@@ -138,10 +138,7 @@ def write_out(trainer: VisionTransformerTrainer, model, run: Run, *, recipe: dic
 
 def report(run: Run, folder: Path, *, what: str, num_bad: int) -> None:
     """Prints what came out, and what of it lies in the folder."""
-    for metric in run.metrics:
-        is_share = metric.name.endswith("accuracy")
-        shown = f"{metric.value:.2%}" if is_share else f"{metric.value:.4f}"
-        print(f"{metric.split} {metric.name:14} {shown} of {metric.num_images} images")
+    print(table_of(run.metrics))
     if num_bad:
         images = "1 image" if num_bad == 1 else f"{num_bad} images"
         print(f"{images} could not be decoded: see bad_images.jsonl")

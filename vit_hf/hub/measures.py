@@ -2,6 +2,7 @@
 """The rows of a card's table of results: each number over the seeds, each gain over a control."""
 
 from dataclasses import dataclass
+from itertools import chain
 from statistics import mean, stdev
 
 from .results import Metric, Run
@@ -81,14 +82,17 @@ def gain(name: str, pairs: list[tuple[int, float]], *, where: str, control: str)
 
 def show(value: float, name: str) -> str:
     """Returns a number as it is read: shares in percent."""
-    return f"{100 * value:.2f} %" if is_share(name) else f"{value:.4g}"
+    if is_share(name):
+        return f"{100 * value:.2f} %"
+    return f"{value:,.1f}" if "per_second" in name else f"{value:.4g}"
 
 
 def is_share(name: str) -> bool:
-    """Whether a metric is a share of the images."""
-    return "accuracy" in name
+    """Whether a metric is a share of the images, or a difference of such shares."""
+    return "accuracy" in name or name.endswith("calibration_error")
 
 
 def seeds_of(several: list) -> str:
-    """Returns the seeds of a row."""
-    return ", ".join(str(seed) for seed, _ in several)
+    """Returns the seeds of a row: a metric's own, where it is a mean over some."""
+    own = [getattr(found, "seeds", None) or [seed] for seed, found in several]
+    return ", ".join(str(seed) for seed in dict.fromkeys(chain.from_iterable(own)))

@@ -28,13 +28,15 @@ class Images:
         name: what they are called.
         splits: how many images each split has, `{"train": 45000, "validation": 5000}`.
         hub_id: their id on the Hub, `None` where they are not from there.
-        fingerprint: what tells these images from others of the same name.
+        fingerprint: what tells the training images from others of the same name.
+        fingerprints: the same for each split; a metric's is that of its split.
     """
 
     name: str
     splits: dict[str, int]
     hub_id: str | None = None
     fingerprint: str | None = None
+    fingerprints: dict[str, str] = field(default_factory=dict)
 
 
 @strict
@@ -43,12 +45,18 @@ class Metric:
     """A number that was measured.
 
     Args:
-        name: `"accuracy"`, `"top_5_accuracy"`, `"loss"`, ...
+        name: `"accuracy"`, `"top5_accuracy"`, `"few_shot_5_accuracy"`, `"loss"`, ...
         split: the split that it was measured on.
         value: the number; accuracies are shares, not percent.
         num_images: on how many images.
         confidence_interval: its ends at 95 %, `None` where it was not worked out.
         of: what was measured, where it is not the model itself: `"the same network from scratch"`.
+        interval_method: how the interval was found: `"Wilson score, over images"`.
+        seeds: where it is a mean over draws of its own, their seeds; else the run's seed holds.
+        values: the number of each of these seeds.
+        by_class: the same of each class alone, by its name: `{"cat": {"value": 0.5, "num_images":
+            2, "confidence_interval": [0.09, 0.91]}}`.
+        settings: what it was measured with: `{"shots": 5, "l2": 1024}`.
     """
 
     name: str
@@ -57,6 +65,11 @@ class Metric:
     num_images: int
     confidence_interval: list[Number] | None = None
     of: str | None = None
+    interval_method: str | None = None
+    seeds: list[int] | None = None
+    values: list[Number] | None = None
+    by_class: dict[str, dict[str, Any]] | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 @strict
@@ -80,11 +93,13 @@ class Run:
         base_model: the checkpoint that it started from, as it was named; its licence holds.
         base_model_hub_id: its id on the Hub, `None` where it is not from there.
         pictures: captions of pictures in the folder, by file name.
+        preprocessing: what was made of each image before it was measured: the settings of the image
+            processor, and the type that the model computed in.
         details: anything else; kept, not told in the card.
     """
 
     model_name: str
-    task: Literal["image-classification", "masked-patch-prediction"]
+    task: Literal["image-classification", "masked-patch-prediction", "image-feature-extraction"]
     dataset: Images
     metrics: list[Metric]
     command: str
@@ -97,6 +112,7 @@ class Run:
     base_model: str | None = None
     base_model_hub_id: str | None = None
     pictures: dict[str, str] = field(default_factory=dict)
+    preprocessing: dict[str, Any] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
 
 
