@@ -25,6 +25,7 @@ from ..data.dataset import ImageDataset
 from ..data.draws import EpochBatches, derive_seed
 from ..data.mixing import augment
 from ..data.stream import StreamBatches
+from ..modeling.configuration_vision_transformer import VisionTransformerConfig
 from ..planning import training_flops
 from .arguments import VisionTransformerTrainingArguments
 from .averaging import averaged_weights, keep_average
@@ -237,9 +238,15 @@ class VisionTransformerTrainer(CheckpointingTrainer):
                 optimizer_class, options = self.optimizer_cls_and_kwargs
             else:
                 optimizer_class, options = self.get_optimizer_cls_and_kwargs(args, model)
+            num_layers = getattr(self.model.config, "num_hidden_layers", None)
+            if num_layers is None and args.layer_decay != 1:
+                raise ValueError(
+                    f"got layer_decay={args.layer_decay} for a {self.model.config.model_type}, "
+                    "whose layers are not known, allowed: 1"
+                )
             groups = parameter_groups(
                 model,
-                num_layers=self.model.config.num_hidden_layers,
+                num_layers=num_layers or 0,
                 learning_rate=args.learning_rate,
                 weight_decay=args.weight_decay,
                 layer_decay=args.layer_decay,
@@ -291,18 +298,18 @@ class VisionTransformerTrainer(CheckpointingTrainer):
         if checkpoint is not None:
             self.places = read_places(Path(checkpoint))
         shutil.rmtree(Path(args.output_dir) / STAGING, ignore_errors=True)
-        task = "image-classification" if "labels" in self.label_names else "masked-patch-prediction"
-        flops = training_flops(self.model.config, num_images=1, task=task)
-        self.throughput = Throughput(
-            model_flops_per_image=flops,
-            device=args.device,
-            num_devices=args.world_size,
-            limit=measured_limit(
-                width=self.model.config.hidden_size,
-                device=args.device,
-                dtype=computed_in(args),
-            ),
-        )
+        config = self.model.config
+        measures = {}
+        if config.model_type == VisionTransformerConfig.model_type:  # else nobody counts them here
+            is_labelled = "labels" in self.label_names
+            task = "image-classification" if is_labelled else "masked-patch-prediction"
+            measures = {
+                "model_flops_per_image": training_flops(config, num_images=1, task=task),
+                "limit": measured_limit(
+                    width=config.hidden_size, device=args.device, dtype=computed_in(args)
+                ),
+            }
+        self.throughput = Throughput(device=args.device, num_devices=args.world_size, **measures)
         return super().train(resume_from_checkpoint=checkpoint, **kwargs)
 
     def _run_epoch(self, *args, **kwargs):
