@@ -277,7 +277,7 @@ def test_the_documentation_is_rendered_from_the_account(resolutions, tmp_path):
         script.render(resolutions, page)
     text = page.read_text()
     content = json.loads((resolutions / "study.json").read_text())
-    assert text.count(content["command"]) == 1 and table(content)[2] in text
+    assert text.count(f"\n{content['command']}\n") == 1 and table(content)[2] in text
     assert text.count("What came out") == 4  # what is written by hand stays
     assert (tmp_path / "studies" / "higher_resolution.png").is_file()
     assert json.loads((tmp_path / "studies" / "higher_resolution.json").read_text()) == content

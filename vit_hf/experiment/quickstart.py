@@ -41,6 +41,7 @@ from ..inspection import (
     draw_attention_rollout,
     draw_masked_prediction,
     draw_position_similarity,
+    masked_prediction,
 )
 from ..training import VisionTransformerTrainer, VisionTransformerTrainingArguments
 from .inputs import Inputs
@@ -313,36 +314,31 @@ def draw_pictures(pretrained: Path, model, images: DatasetDict, folder: Path) ->
     predictor = VisionTransformerForMaskedPatchPrediction.from_pretrained(pretrained)
     samples = samples_of(rows, predictor.config)
     batch = MaskedPatchCollator(predictor.config)(samples)
-    pixels, masked = normalize(batch["pixel_values"]), batch["bool_masked_pos"]
-    outputs = predictor(pixels, masked, batch["patch_replacement"])
-    prediction = outputs.to_picture(predictor.config.image_hw)
+    pixels = normalize(batch["pixel_values"])
+    predicted = masked_prediction(
+        predictor, pixels, batch["bool_masked_pos"], batch["patch_replacement"]
+    )
     captions = {
         "masked_prediction.png": "Test images, corrupted patches, what was predicted.",
         "position_similarity.png": "Cosine similarity of the fine-tuned position embeddings.",
         "attention_rollout.png": "Attention rollout on test images.",
     }
-    save(
-        draw_masked_prediction(
-            pixels,
-            prediction,
-            bool_masked_pos=masked,
-            grid=predictor.config.grid,
-        ),
-        folder / "masked_prediction.png",
-    )
+    save(draw_masked_prediction(predicted), folder / "masked_prediction.png")
     save(draw_position_similarity(model), folder / "position_similarity.png")
     batch = ImageCollator()(samples_of(rows, model.config))
     pixels = normalize(batch["pixel_values"])
-    outputs = model.eval()(pixels.to(model.device), output_attentions=True)
-    rollout = attention_rollout(outputs.attentions, config=model.config, grid=model.config.grid)
+    logits = model.eval()(pixels.to(model.device)).logits
+    rollout = attention_rollout(model, pixels)
     names = model.config.id2label
     titles = [
         names[predicted] if predicted == label else f"{names[predicted]} (is {names[label]})"
         for predicted, label in zip(
-            outputs.logits.argmax(-1).tolist(), batch["labels"].tolist(), strict=True
+            logits.argmax(-1).tolist(), batch["labels"].tolist(), strict=True
         )
     ]
-    save(draw_attention_rollout(pixels, rollout, titles=titles), folder / "attention_rollout.png")
+    patch_hw = model.config.pixels_per_patch
+    figure = draw_attention_rollout(pixels, rollout, titles=titles, patch_hw=patch_hw)
+    save(figure, folder / "attention_rollout.png")
     return captions
 
 

@@ -3,13 +3,22 @@
 (figure 7, centre).
 """
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
+
+from .overlays import FIGURE_WIDTH, FONT_SIZE
+
+MAX_TILES = 24  # a side; of larger grids every second, third ... patch is drawn
+MAX_TICKS = 8
+GAP = 0.08  # between tiles, as a share of their side
 
 
 @torch.no_grad()
 def position_similarity(model) -> torch.Tensor:
     """Returns the cosine similarities of the position embeddings of every two patches.
+
+    Where positions enter at every layer, those of the first layer.
 
     Args:
         model: any of the package's models with absolute positions.
@@ -40,22 +49,44 @@ def draw_position_similarity(model) -> Figure:
     """Draws one tile per patch: the similarity of its position embedding with every other's."""
     similarity = position_similarity(model).cpu().numpy()
     rows, columns = similarity.shape[:2]
-    figure = Figure(
-        figsize=(max(4, 0.7 * columns + 1.6), max(3.6, 0.7 * rows + 1)), layout="constrained"
+    step = -(-max(rows, columns) // MAX_TILES)
+    similarity = similarity[::step, ::step]
+    mosaic, tile, gap = lay_out(similarity)
+    height = (FIGURE_WIDTH - 0.7) * mosaic.shape[0] / mosaic.shape[1] + 1.5
+    figure = Figure(figsize=(FIGURE_WIDTH, height), layout="constrained")
+    axis = figure.subplots()
+    image = axis.imshow(mosaic, vmin=-1, vmax=1, cmap="viridis", interpolation="nearest")
+    for which, count, side, set_ticks in (
+        ("row", similarity.shape[0], tile[0], axis.set_yticks),
+        ("column", similarity.shape[1], tile[1], axis.set_xticks),
+    ):
+        every = -(-count // MAX_TICKS)
+        places = np.arange(0, count, every)
+        set_ticks(places * (side + gap) + (side - 1) / 2, places * step + 1)
+        getattr(axis, f"set_{'y' if which == 'row' else 'x'}label")(
+            f"patch {which}", fontsize=FONT_SIZE
+        )
+    axis.tick_params(length=0, labelsize=FONT_SIZE - 1)
+    axis.spines[:].set_visible(False)
+    bar = figure.colorbar(
+        image, ax=axis, orientation="horizontal", ticks=[-1, -0.5, 0, 0.5, 1], aspect=40, pad=0.02
     )
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for row in range(rows):
-        for column in range(columns):
-            axis = axes[row, column]
-            image = axis.imshow(similarity[row, column], vmin=-1, vmax=1, cmap="viridis")
-            axis.set_xticks([])
-            axis.set_yticks([])
-            if row == rows - 1:
-                axis.set_xlabel(column + 1)
-            if column == 0:
-                axis.set_ylabel(row + 1)
-    figure.supxlabel("patch column")
-    figure.supylabel("patch row")
-    figure.suptitle("Position embedding similarity")
-    figure.colorbar(image, ax=axes, label="cosine similarity", shrink=0.8)
+    bar.set_label("cosine similarity", fontsize=FONT_SIZE)
+    bar.ax.tick_params(labelsize=FONT_SIZE - 1)
+    some = f" (a tile for every {step} x {step} patches)" if step > 1 else ""
+    figure.suptitle(f"Position embedding similarity{some}", fontsize=FONT_SIZE + 1)
     return figure
+
+
+def lay_out(similarity: np.ndarray) -> tuple[np.ndarray, tuple[int, int], int]:
+    """Lays tiles `(rows, columns, height, width)` out as one picture, with empty gaps between them.
+
+    Returns:
+        The picture, the height and width of a tile, and the gap.
+    """
+    rows, columns, height, width = similarity.shape
+    gap = max(1, round(GAP * min(height, width))) if rows * columns > 1 else 0
+    picture = np.full((rows * (height + gap), columns * (width + gap)), np.nan, dtype=np.float32)
+    tiles = picture.reshape(rows, height + gap, columns, width + gap)
+    tiles[:, :height, :, :width] = similarity.transpose(0, 2, 1, 3)
+    return picture[: len(picture) - gap, : picture.shape[1] - gap], (height, width), gap

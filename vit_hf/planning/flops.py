@@ -13,8 +13,8 @@ from typing import Any, Literal
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from .modeling.configuration_vision_transformer import VisionTransformerConfig
-from .modeling.modeling_vision_transformer import (
+from ..modeling.configuration_vision_transformer import VisionTransformerConfig
+from ..modeling.modeling_vision_transformer import (
     VisionTransformerForImageClassification,
     VisionTransformerForMaskedPatchPrediction,
     VisionTransformerModel,
