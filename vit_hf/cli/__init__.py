@@ -27,6 +27,7 @@ VERBS = {
     "inspect": "look inside a checkpoint: the paper's figures, and a report",
     "plan": "what training a model costs: operations, memory, time, and which resource limits",
     "study": "the paper's claims at a scale that anyone can run",
+    "benchmark": "how fast: against every peer in turns, and against the machine's own limit",
 }
 USAGE = """usage: vit-hf VERB [arguments]
 

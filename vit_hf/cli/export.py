@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write a checkpoint as a folder that opens anywhere, with its image processor, code and card, and
-push it to the Hugging Face Hub.
+push it to the Hugging Face Hub; or, with --to, as a graph that takes raw images.
 """
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 
 @dataclass
@@ -23,7 +24,31 @@ class Arguments:
         default=None,
         metadata={
             "help": "The folder to write; by default the name of the checkpoint with -exported, "
-            "and for a folder that was exported before that folder."
+            "and for a folder that was exported before that folder. Of a graph the name of the "
+            "checkpoint with the format."
+        },
+    )
+    to: Literal["onnx", "torch_export", "int8", "openvino"] | None = field(
+        default=None,
+        metadata={
+            "help": "Write a graph with the preprocessing in it, run by ONNX Runtime (onnx, int8), "
+            "torch or OpenVINO, after it gave the model's numbers on real images."
+        },
+    )
+    image_size: list[int] | None = field(
+        default=None,
+        metadata={
+            "help": "Of a graph: the size that the model gets, one number, or height and width."
+        },
+    )
+    task: Literal["image-classification", "features"] | None = field(
+        default=None, metadata={"help": "Of a graph: what it returns, if not the checkpoint's own."}
+    )
+    images: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Of a graph: what it is checked on, files, folders or a dataset; by default "
+            "crops of two photographs that scikit-learn ships."
         },
     )
     push_to_hub: bool = field(
@@ -49,6 +74,8 @@ def run(arguments: Arguments) -> int:
     exported model does not give the same numbers.
     """
     check(arguments)
+    if arguments.to is not None:
+        return export_as_graph(arguments, to=arguments.to)
 
     from ..hub import push
 
@@ -77,6 +104,65 @@ def check(arguments: Arguments):
         raise ValueError("got --push_to_hub without --hub_model_id; give owner/name")
     if given and not arguments.push_to_hub:
         raise ValueError(f"got {', '.join(given)} without --push_to_hub; add it, or leave them out")
+    if arguments.to is not None and arguments.push_to_hub:
+        raise ValueError(
+            f"got --push_to_hub with --to {arguments.to}; graphs are not pushed from here, use: "
+            "hf upload owner/name FOLDER"
+        )
+    given = [
+        f"--{name}"
+        for name in ("image_size", "task", "images")
+        if getattr(arguments, name) is not None
+    ]
+    if given and arguments.to is None:
+        raise ValueError(
+            f"got {', '.join(given)} without --to, which alone takes them; add --to onnx, "
+            "torch_export, int8 or openvino, or leave them out"
+        )
+
+
+def export_as_graph(arguments: Arguments, *, to: str) -> int:
+    """Writes a graph and prints how close it is; returns the exit status: 1 where it does not give
+    the model's numbers.
+    """
+    from transformers.utils.logging import disable_progress_bar
+
+    try:
+        from ..deployment import NotTheSameModel, export_graph
+    except ImportError as error:  # transformers is too old for it
+        raise ValueError(str(error)) from error
+    from ..experiment.arguments import as_size
+
+    disable_progress_bar()
+    folder = arguments.output_dir or f"{name_of(arguments.checkpoint)}-{to}"
+    try:
+        account = export_graph(
+            arguments.checkpoint,
+            folder,
+            to=to,
+            task=arguments.task,
+            image_size=as_size(arguments.image_size, "image_size"),
+            images=arguments.images,
+        )
+    except NotTheSameModel as error:
+        print(f"parity: {error}; nothing was written")
+        return 1
+    parity = account["parity"]
+    print(f"recognised: {account['recognised']}")
+    print(
+        f"parity: on {parity['images']['num_images']} images the largest difference is "
+        f"{parity['largest_difference']:.1e} ({parity['relative_difference']:.1%} of the outputs' "
+        f"deviation), the largest output is the same for {parity['top1_agreement']:.1%}"
+    )
+    size = sum(account["files"].values()) / 2**20
+    print(f"wrote: {folder} ({to}, {size:.1f} MiB)")
+    return 0
+
+
+def name_of(checkpoint: str) -> str:
+    """Returns what the folder that is written is called after."""
+    source = Path(checkpoint).expanduser()
+    return source.stem if source.is_file() else source.resolve().name
 
 
 def export(arguments: Arguments) -> tuple[Path, int]:
@@ -89,8 +175,7 @@ def export(arguments: Arguments) -> tuple[Path, int]:
 
     disable_progress_bar()
     source = Path(arguments.checkpoint).expanduser()
-    name = source.stem if source.is_file() else source.resolve().name
-    folder = Path(arguments.output_dir or f"{name}-exported").expanduser()
+    folder = Path(arguments.output_dir or f"{name_of(arguments.checkpoint)}-exported").expanduser()
     in_place = arguments.output_dir is None or folder.resolve() == source.resolve()
     if in_place and not missing_from_export(source):
         folder = source

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`vit-hf benchmark model`: what it writes, who takes part, and that all have the same model."""
+
+import time
+
+import pytest
+import torch
+
+from vit_hf.benchmark import models, subjects
+from vit_hf.benchmark.contender import Task
+from vit_hf.benchmark.options import ModelOptions
+from vit_hf.benchmark.report import lines_of
+
+
+class Napping(models.OurModel):
+    """Ours, with a nap in the place of a step."""
+
+    nap = 0.02
+
+    def step(self):
+        time.sleep(self.nap)
+
+
+class Asleep(Napping):
+    nap = 0.04
+
+
+class OtherModel(models.TransformersModel):
+    """Weights that are not ours."""
+
+    def build(self, attention):
+        model = super().build(attention)
+        with torch.no_grad():
+            model.vit.layers[0].mlp.fc1.weight.neg_()
+        return model
+
+
+def test_what_it_writes(tiny_results):
+    results = tiny_results
+    assert set(results) == {
+        "subject", "command", "measured_at", "options", "task", "machine", "ours", "peers",
+        "missing", "limits",
+    }  # fmt: skip
+    peer, limit = results["peers"]["transformers"], results["limits"]["matrix_products"]
+    for found in (results["ours"], peer, limit):
+        low, high = found["spread"]
+        assert 0 < low <= found["images_per_second"] <= high
+        assert found["seconds_per_step"] == pytest.approx(2 / found["images_per_second"])
+        assert found["peak_memory_bytes"] > 10**7
+        assert found["profile"][0]["share"] >= found["profile"][-1]["share"] > 0
+    assert {one["settings"]["attention"] for one in peer["searched"]} == {"sdpa", "eager"}
+    assert peer["settings"] in [one["settings"] for one in peer["searched"]]
+    for found in (peer, limit):
+        assert len(found["ratio"]["pairs"]) == 2
+    assert results["ours"]["limit_share"] == limit["ratio"]["median"]
+    assert len(results["ours"]["turns"]) == 4
+    assert 0 <= peer["difference"] <= peer["allowed_difference"] < 0.01
+    machine = results["machine"]
+    assert machine["cpu"] and machine["cores"] and machine["memory_copy_bytes_per_second"] > 0
+    assert {"torch", "transformers", "vit_hf"} <= set(machine["libraries"])
+    text = "\n".join(lines_of(results))
+    assert "model tiny infer float32, 16 px, batch 2" in text and "aten::" in text
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_training_updates_the_weights(dtype, tiny, tmp_path):
+    task = models_task(
+        ModelOptions(peers=["transformers"], mode="train", dtype=dtype, **tiny), tmp_path
+    )
+    for contender in (models.OurModel(task), models.TransformersModel(task)):
+        contender.prepare({"attention": "sdpa", "compile": None})
+        before = {name: weights.clone() for name, weights in contender.model.named_parameters()}
+        contender.step()
+        after = dict(contender.model.named_parameters())
+        assert all(weights.dtype == torch.float32 for weights in after.values())
+        same = [name for name in before if torch.equal(before[name], after[name])]
+        assert [name for name in same if "mask_token" not in name] == []
+
+
+def models_task(options, folder):
+    task = Task(options=options, folder=folder)
+    subjects.share_weights(task)
+    return task
+
+
+def test_twice_the_time_is_a_ratio_of_two(tiny, run_here, monkeypatch):
+    slept = subjects.Subject(
+        ours=Napping,
+        peers={"transformers": Asleep},
+        limits={"matrix_products": subjects.MatrixProducts},
+        share=subjects.share_weights,
+        compare=subjects.compare_logits,
+    )
+    monkeypatch.setitem(subjects.SUBJECTS, "model", slept)
+    results = run_here(ModelOptions(peers=["transformers"], **{**tiny, "seconds": 0.1}))
+    assert results["peers"]["transformers"]["ratio"]["median"] == pytest.approx(2, rel=0.25)
+    # Two images a nap, five naps a turn.
+    assert 50 < results["ours"]["images_per_second"] <= 2 / Napping.nap
+
+
+def test_another_model_is_refused(tiny, run_here, monkeypatch):
+    monkeypatch.setitem(subjects.MODEL.peers, "transformers", OtherModel)
+    with pytest.raises(ValueError, match=r"got a difference of .* two different things"):
+        run_here(ModelOptions(peers=["transformers"], **tiny))
+
+
+def test_a_peer_that_is_not_installed_is_named(tiny, run_here, monkeypatch):
+    class Missing(models.TimmModel):
+        libraries = ("timm_of_another_planet",)
+
+    monkeypatch.setitem(subjects.MODEL.peers, "timm", Missing)
+    results = run_here(ModelOptions(peers=["timm"], **tiny))
+    assert results["peers"] == {} and "timm_of_another_planet" in results["missing"]["timm"]
+    assert any(line.startswith("timm ") and "left out" in line for line in lines_of(results))
+
+
+def test_a_peer_that_cannot_hold_the_model_is_left_out(tiny, run_here):
+    tiny["size"] = {**tiny["size"], "pooling": "gap"}
+    results = run_here(ModelOptions(peers=["transformers"], **tiny))
+    assert "cannot hold class_token=False" in results["missing"]["transformers"]
+
+
+def test_a_setting_that_fails_is_left_out_and_told(tiny, tmp_path):
+    class Picky(models.OurModel):
+        def build(self, attention):
+            if attention == "sdpa":
+                raise RuntimeError("no such kernel\nand more")
+            return super().build(attention)
+
+    found = Picky(models_task(ModelOptions(peers=[], **tiny), tmp_path)).settle()
+    assert found["settings"]["attention"] == "eager"
+    assert found["searched"][0]["failed"] == "RuntimeError: no such kernel"
+
+
+@pytest.mark.parity
+def test_timm_has_our_logits(tiny, run_here):
+    pytest.importorskip("timm")
+    results = run_here(ModelOptions(peers=["timm"], **tiny))
+    assert results["peers"]["timm"]["difference"] < 1e-5

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A contender's process: it works there, and whatever goes wrong there is said here."""
+
+import os
+
+import pytest
+
+from vit_hf.benchmark.contender import CannotTakePart, Task
+from vit_hf.benchmark.models import TimmModel
+from vit_hf.benchmark.options import ModelOptions
+from vit_hf.benchmark.processes import ContenderProcess
+from vit_hf.benchmark.products import MatrixProducts
+
+
+def test_a_process(tiny, tmp_path):
+    process = ContenderProcess(
+        MatrixProducts, Task(options=ModelOptions(peers=[], **tiny), folder=tmp_path)
+    )
+    try:
+        settled = process.call("settle")
+        assert settled["seconds_per_step"] > 0 and settled["flops_per_image"] > 0
+        assert process.call("turn", 2) > 0
+        assert process.submit(os.getpid) != os.getpid()
+        with pytest.raises(CannotTakePart, match=r"TypeError: .*turn"):
+            process.call("turn")
+        with pytest.raises(CannotTakePart, match="its process was ended"):
+            process.submit(os._exit, 1)
+    finally:
+        process.close()
+
+
+def test_a_library_that_is_not_installed(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(TimmModel, "libraries", ("timm_of_another_planet",))
+    task = Task(options=ModelOptions(peers=[], **tiny), folder=tmp_path)
+    with pytest.raises(CannotTakePart, match="timm_of_another_planet is not installed"):
+        ContenderProcess(TimmModel, task)

@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A contender: one way of doing the work of a benchmark, at its own fastest setting.
+
+A new one, such as another form of our own model, is a subclass and a line in the table of its
+subject, see `subjects`.
+"""
+
+import contextlib
+import gc
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from .memory import peak_memory_bytes, reset_peak
+
+SEARCH_SHARE = 0.25  # of a turn's seconds, for each setting that is tried
+NUM_OPERATORS = 12  # of a profile
+
+
+class CannotTakePart(RuntimeError):
+    """A contender that cannot do the work: not installed, out of memory, a setting that fails."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What all contenders do.
+
+    Args:
+        options: of the benchmark, see `options`.
+        folder: what they share: weights, photos.
+    """
+
+    options: Any
+    folder: Path
+
+
+class Contender:
+    """Does the work of a benchmark, a step at a time.
+
+    Attributes:
+        libraries: modules that have to be installed.
+        is_comparable: whether its outcome has to be ours.
+    """
+
+    libraries: ClassVar[tuple[str, ...]] = ()
+    is_comparable: ClassVar[bool] = True
+
+    def __init__(self, task: Task):
+        self.options, self.folder = task.options, task.folder
+        self.device = torch.device(task.options.device)
+
+    @property
+    def images_per_step(self) -> int:
+        """How many images a step takes."""
+        return self.options.batch_size
+
+    def candidates(self) -> list[dict[str, Any]]:
+        """Returns the settings that are tried; the fastest is measured."""
+        return [{}]
+
+    def prepare(self, settings: dict[str, Any]) -> None:
+        """Makes ready for steps at a setting, in the place of the one before."""
+        raise NotImplementedError
+
+    def forget(self) -> None:
+        """Lets go of what was prepared."""
+
+    def step(self) -> None:
+        """Does the work once; need not wait for the device."""
+        raise NotImplementedError
+
+    def outcome(self) -> np.ndarray | None:
+        """Returns what has to be the same for every comparable contender, before the first step."""
+        return None
+
+    def settle(self) -> dict[str, Any]:
+        """Finds the fastest setting and makes ready for it.
+
+        Returns:
+            `settings`, `seconds_per_step`, `images_per_step`, `searched` (each setting with its
+            images a second, or why it failed), `outcome` and `num_threads`.
+
+        Raises:
+            CannotTakePart: where every setting fails.
+        """
+        tried, found = [], []
+        candidates = self.candidates()
+        for settings in candidates:
+            try:
+                seconds, outcome = self.try_setting(settings)
+            except (RuntimeError, ValueError, ImportError) as error:
+                tried.append({"settings": settings, "failed": first_line(error)})
+            else:
+                found.append((seconds, settings, outcome))
+                speed = self.images_per_step / seconds
+                tried.append({"settings": settings, "images_per_second": speed})
+        if not found:
+            raise CannotTakePart(tried[0]["failed"])
+        seconds, settings, outcome = min(found, key=lambda one: one[0])
+        if settings != candidates[-1]:
+            self.make_ready(settings)
+            self.measure(1)
+        return {
+            "settings": settings,
+            "seconds_per_step": seconds,
+            "images_per_step": self.images_per_step,
+            "searched": tried,
+            "outcome": outcome,
+            "num_threads": torch.get_num_threads(),
+        }
+
+    def make_ready(self, settings: dict[str, Any]) -> None:
+        """Prepares a setting, with the memory of the one before given back."""
+        self.forget()
+        torch.compiler.reset()
+        gc.collect()
+        give_back(self.device)
+        self.prepare(settings)
+
+    def try_setting(self, settings: dict[str, Any]) -> tuple[float, np.ndarray | None]:
+        """Returns the seconds of a step at a setting, after one that warms up, and the outcome."""
+        self.make_ready(settings)
+        outcome = self.outcome()
+        self.measure(1)
+        seconds, enough = self.measure(1), SEARCH_SHARE * self.options.seconds
+        num_steps = int(enough / seconds)
+        return self.measure(num_steps) / num_steps if num_steps > 1 else seconds, outcome
+
+    def begin(self) -> None:
+        """Begins the measurement of the peak of memory, before the first turn."""
+        reset_peak(self.device)
+
+    def turn(self, num_steps: int) -> float:
+        """Returns the images a second of some steps, after one that warms up."""
+        self.measure(1)
+        seconds = self.measure(num_steps)
+        give_back(self.device)  # the next contender may need the memory
+        return num_steps * self.images_per_step / seconds
+
+    def measure(self, num_steps: int) -> float:
+        """Returns the seconds that some steps take, until the device is done."""
+        with no_garbage_collection():
+            wait_for(self.device)
+            started = time.perf_counter()
+            for _ in range(num_steps):
+                self.step()
+            wait_for(self.device)
+            return time.perf_counter() - started
+
+    def peak(self) -> int | None:
+        """Returns the peak of memory since `begin`, in bytes."""
+        return peak_memory_bytes(self.device)
+
+    def profile(self) -> list[dict[str, Any]]:
+        """Returns where the time of a step goes: the operators with most of it, largest first."""
+        return profile_of(lambda: self.measure(1), device=self.device)
+
+
+def profile_of(work: Callable[[], Any], *, device: torch.device) -> list[dict[str, Any]]:
+    """Runs some work under PyTorch's profiler.
+
+    Returns:
+        For each operator its `operator` name, `share` of the time, `seconds` and `calls`; on an
+        accelerator the time is its own.
+    """
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if device.type == "cuda":
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=activities) as profiler:
+        work()
+    name = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    operators = profiler.key_averages()
+    total = sum(getattr(operator, name) for operator in operators)
+    largest = sorted(operators, key=lambda operator: -getattr(operator, name))[:NUM_OPERATORS]
+    return [
+        {
+            "operator": operator.key,
+            "share": getattr(operator, name) / total,
+            "seconds": getattr(operator, name) / 1e6,
+            "calls": operator.count,
+        }
+        for operator in largest
+    ]
+
+
+@contextlib.contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """Keeps the collector from running while something is timed."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def wait_for(device: torch.device) -> None:
+    """Waits until a device has done what it was given."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def give_back(device: torch.device) -> None:
+    """Returns an accelerator's unused memory to the other processes."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def first_line(error: BaseException) -> str:
+    """Returns an error's class and the first line of what it says."""
+    said = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {said[0] if said else 'nothing more was said'}"

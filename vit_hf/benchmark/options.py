@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a benchmark is asked to do: its options, a class for each subject.
+
+The defaults and what is allowed stand here; the command line's flags are these fields.
+"""
+
+import difflib
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+PEERS = {
+    "model": ("transformers", "timm", "vit_pytorch"),
+    "input": ("transformers", "transformers_fast", "torchvision"),
+    "train": ("transformers", "transformers_default"),
+}
+MODES = ("infer", "train")
+DTYPES = ("float32", "bfloat16")
+DEVICES = ("cpu", "cuda")
+
+
+@dataclass(kw_only=True)
+class Options:
+    """What every benchmark is asked.
+
+    Args:
+        peers: whom we are held against; `None` is everyone there is.
+        batch_size: images at once.
+        image_size: pixels a side.
+        device: `"cpu"` or `"cuda"`; `None` is a GPU where there is one.
+        turns: of each peer, each next to one of ours.
+        seconds: of a turn, about; a step at least.
+        profile: whether to say where the time of a step goes.
+
+    Raises:
+        ValueError: for what is not allowed.
+    """
+
+    subject: ClassVar[str]
+
+    peers: list[str] | None = None
+    batch_size: int = 8
+    image_size: int = 224
+    device: str | None = None
+    turns: int = 7
+    seconds: float = 5.0
+    profile: bool = False
+
+    def __post_init__(self):
+        import torch
+
+        allowed = PEERS[self.subject]
+        self.peers = list(dict.fromkeys(allowed if self.peers is None else self.peers))
+        for peer in self.peers:
+            self.allow("peers", peer, allowed)
+        self.device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.allow("device", self.device, DEVICES)
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("got --device cuda, and PyTorch finds no GPU here; allowed: cpu")
+        for name in ("batch_size", "image_size", "turns"):
+            self.at_least(name, 1)
+        if not self.seconds > 0:
+            raise ValueError(f"got --seconds {self.seconds:g}, allowed: above 0")
+
+    def allow(self, name: str, value: str, allowed: tuple[str, ...]) -> None:
+        """Raises a `ValueError` for a word that is none of those allowed."""
+        if value not in allowed:
+            nearest = difflib.get_close_matches(value, allowed, n=1)
+            hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+            raise ValueError(f"got --{name} {value}, allowed: {', '.join(allowed)}.{hint}")
+
+    def at_least(self, name: str, least: float) -> None:
+        """Raises a `ValueError` for a number that is too small."""
+        value = getattr(self, name)
+        if value is not None and value < least:
+            raise ValueError(f"got --{name} {value:g}, allowed: {least:g} and more")
+
+
+@dataclass(kw_only=True)
+class OfModel(Options):
+    """What a benchmark with a model is asked beside that.
+
+    Args:
+        model: the paper's name, as it is shown.
+        size: the settings of `VisionTransformerConfig` that it stands for.
+        num_labels: classes.
+        dtype: that is computed in; in training bfloat16 is mixed precision, with weights in
+            float32.
+        compile: whether compiled models are tried too, for everyone.
+    """
+
+    model: str = "B/16"
+    size: dict[str, Any] = field(default_factory=dict)
+    num_labels: int = 1000
+    dtype: str = "float32"
+    compile: bool = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.allow("dtype", self.dtype, DTYPES)
+        self.at_least("num_labels", 1)
+        if self.dtype == "bfloat16" and self.device == "cuda":
+            import torch
+
+            if not torch.cuda.is_bf16_supported(including_emulation=False):
+                raise ValueError("got --dtype bfloat16, which this GPU has not; allowed: float32")
+
+    @property
+    def is_training(self) -> bool:
+        """Whether a step updates the weights."""
+        raise NotImplementedError
+
+    @property
+    def model_settings(self) -> dict[str, Any]:
+        """The settings of our configuration."""
+        return {**self.size, "image_size": self.image_size, "num_labels": self.num_labels}
+
+
+@dataclass(kw_only=True)
+class ModelOptions(OfModel):
+    """What `vit-hf benchmark model` is asked.
+
+    Args:
+        mode: `"infer"`, the forward pass, or `"train"`: forward, backward and AdamW's update.
+    """
+
+    subject: ClassVar[str] = "model"
+
+    mode: str = "infer"
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.allow("mode", self.mode, MODES)
+
+    @property
+    def is_training(self) -> bool:
+        """Whether a step updates the weights."""
+        return self.mode == "train"
+
+
+@dataclass(kw_only=True)
+class OfImages(Options):
+    """What a benchmark with image files is asked beside that.
+
+    Args:
+        images: a folder with JPEG files, also within its folders; `None` is the photos that
+            scikit-learn ships.
+        num_images: how many of them are taken.
+        megapixels: that each is enlarged to beforehand; `None` leaves them as they are.
+        exact_decoding: whether we decode every picture whole, as serving does.
+    """
+
+    images: str | None = None
+    num_images: int = 64
+    megapixels: float | None = None
+    exact_decoding: bool = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.at_least("num_images", 1)
+        if self.megapixels is not None and not self.megapixels > 0:
+            raise ValueError(f"got --megapixels {self.megapixels:g}, allowed: above 0")
+
+
+@dataclass(kw_only=True)
+class InputOptions(OfImages):
+    """What `vit-hf benchmark input` is asked."""
+
+    subject: ClassVar[str] = "input"
+
+
+@dataclass(kw_only=True)
+class TrainOptions(OfImages, OfModel):
+    """What `vit-hf benchmark train` is asked.
+
+    Args:
+        num_workers: processes that load images, ours and those of peers with our settings.
+    """
+
+    subject: ClassVar[str] = "train"
+
+    num_workers: int = 0
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.at_least("num_workers", 0)
+
+    @property
+    def is_training(self) -> bool:
+        """Whether a step updates the weights."""
+        return True
+
+
+SUBJECTS: dict[str, type[Options]] = {
+    options.subject: options for options in (ModelOptions, InputOptions, TrainOptions)
+}

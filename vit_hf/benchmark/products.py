@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The machine's limit for a model: a contender that does its matrix products and nothing else.
+
+The products are recorded from our model as PyTorch runs it without data, with attention written
+out, forward, and in training backward too. Each is timed on its own and counts as often as the
+model has it. What a model does beside them (softmax, norms, GELU, the optimizer's update) the limit
+does not hold, so nobody is expected at all of it.
+
+Shapes of a product: `(B, M, K)` by `(B, K, N)`.
+"""
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ..modeling.configuration_vision_transformer import VisionTransformerConfig
+from ..modeling.modeling_vision_transformer import VisionTransformerForImageClassification
+from .contender import Contender, no_garbage_collection, wait_for
+
+aten = torch.ops.aten
+# Where an operation has its two factors.
+FACTORS = {
+    aten.mm.default: (0, 1),
+    aten.bmm.default: (0, 1),
+    aten.addmm.default: (1, 2),
+    aten.baddbmm.default: (1, 2),
+}
+
+
+@dataclass(frozen=True)
+class Product:
+    """A matrix product.
+
+    Args:
+        left: shape of the left factor, two or three numbers.
+        right: shape of the right one.
+        left_strides: how the left one lies in memory.
+        right_strides: how the right one does.
+    """
+
+    left: tuple[int, ...]
+    right: tuple[int, ...]
+    left_strides: tuple[int, ...]
+    right_strides: tuple[int, ...]
+
+    @property
+    def flops(self) -> int:
+        """Operations, two for each multiply-add."""
+        *batch, rows, inner = self.left
+        return 2 * (batch[0] if batch else 1) * rows * inner * self.right[-1]
+
+
+class ProductRecorder(TorchDispatchMode):
+    """Counts, within its context, the matrix products that operations are.
+
+    A convolution is the product of its patches and its kernels.
+
+    Attributes:
+        products: how often each was there.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.products: Counter[Product] = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        outputs = func(*args, **(kwargs or {}))
+        if func in FACTORS:
+            left, right = (args[place] for place in FACTORS[func])
+            self.count(left, right)
+        elif func is aten.convolution.default:
+            patches, kernels = unrolled(outputs, args[1])
+            self.count(patches, kernels.t())
+        elif func is aten.convolution_backward.default:
+            patches, kernels = unrolled(args[0], args[2])
+            gradient = patches.new_empty(patches.shape[0], kernels.shape[0])
+            of_input, of_kernels, _ = args[-1]
+            if of_input:
+                self.count(gradient, kernels)
+            if of_kernels:
+                self.count(gradient.t(), patches)
+        return outputs
+
+    def count(self, left: torch.Tensor, right: torch.Tensor):
+        """Counts the product of two factors."""
+        strides = (solid_strides(left), solid_strides(right))
+        self.products[Product(tuple(left.shape), tuple(right.shape), *strides)] += 1
+
+
+def unrolled(outputs: torch.Tensor, kernels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns what a convolution multiplies: its patches `(M, K)` and its kernels `(N, K)`.
+
+    Args:
+        outputs: of it, `(B, N, H, W)`, or as large.
+        kernels: `(N, C, h, w)`.
+    """
+    num_outputs, inner = len(kernels), kernels[0].numel()
+    return (
+        outputs.new_empty(outputs.numel() // num_outputs, inner),
+        kernels.new_empty(num_outputs, inner),
+    )
+
+
+def solid_strides(tensor: torch.Tensor) -> tuple[int, ...]:
+    """Returns a tensor's strides, or those of a contiguous one where its values are repeated."""
+    tensor = tensor if all(tensor.stride()) else torch.empty_like(tensor).contiguous()
+    return tuple(tensor.stride())
+
+
+def products_of(
+    config: VisionTransformerConfig, *, batch_size: int, is_training: bool
+) -> Counter[Product]:
+    """Returns the matrix products of a step of our classifier, and how often each is there."""
+    with torch.device("meta"):
+        model = VisionTransformerForImageClassification(config)
+        model.set_attn_implementation("eager")
+        model.train(is_training).requires_grad_(is_training)
+        images = torch.empty(batch_size, config.num_channels, *config.image_hw)
+        labels = torch.zeros(batch_size, dtype=torch.long)
+    recorder = ProductRecorder()
+    with recorder, torch.set_grad_enabled(is_training):
+        logits = model(images).logits
+        if is_training:
+            functional.cross_entropy(logits, labels).backward()
+    return recorder.products
+
+
+class MatrixProducts(Contender):
+    """The matrix products of a step, in the type that the contenders compute in."""
+
+    is_comparable = False
+
+    def prepare(self, settings: dict) -> None:
+        """Makes the factors of every product."""
+        options = self.options
+        config = VisionTransformerConfig(**options.model_settings)
+        products = products_of(
+            config, batch_size=options.batch_size, is_training=options.is_training
+        )
+        dtype = getattr(torch, options.dtype)
+        self.flops = sum(product.flops * count for product, count in products.items())
+        self.factors: list = [
+            (
+                random_factor(product.left, product.left_strides, dtype, self.device),
+                random_factor(product.right, product.right_strides, dtype, self.device),
+                count,
+            )
+            for product, count in products.items()
+        ]
+
+    def forget(self) -> None:
+        """Lets go of the factors."""
+        self.factors = []
+
+    @torch.no_grad()
+    def measure(self, num_steps: int) -> float:
+        """Returns the seconds that the products of some steps take, each timed on its own."""
+        seconds = 0.0
+        with no_garbage_collection():
+            for left, right, count in self.factors:
+                multiply = torch.mm if left.ndim == 2 else torch.bmm
+                multiply(left, right)
+                wait_for(self.device)
+                started = time.perf_counter()
+                for _ in range(num_steps):
+                    multiply(left, right)
+                wait_for(self.device)
+                seconds += count * (time.perf_counter() - started)
+        return seconds
+
+    def settle(self) -> dict:
+        """Makes ready; says the operations of an image too."""
+        return {**super().settle(), "flops_per_image": self.flops / self.images_per_step}
+
+
+def random_factor(
+    shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
+    """Returns a factor of noise that lies in memory as the model's does."""
+    generator = torch.Generator(device).manual_seed(0)
+    factor = torch.empty_strided(shape, strides, dtype=dtype, device=device)
+    return factor.copy_(torch.randn(shape, generator=generator, device=device))

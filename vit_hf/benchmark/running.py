@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A benchmark from its options to its numbers: start everyone, let each find its fastest setting,
+see that all do the same, take turns, and say what came out.
+"""
+
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict
+from datetime import datetime, timezone
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .contender import CannotTakePart, Task
+from .machine import describe_machine, load_average
+from .options import Options
+from .processes import ContenderProcess
+from .subjects import SUBJECTS, Subject
+from .turns import ratio_of, speed_of, take_turns
+
+OURS = "ours"
+UNTOLD = ("outcome", "seconds_per_step")  # of what a contender settled for
+
+
+def run_benchmark(
+    options: Options,
+    *,
+    command: str = "",
+    say: Callable[[str], None] = lambda line: None,
+    host: type[ContenderProcess] = ContenderProcess,
+) -> dict[str, Any]:
+    """Runs a benchmark.
+
+    Args:
+        options: what is asked.
+        command: that asked for it, to be written down.
+        say: takes lines that tell how far it is.
+        host: where each contender works; anything that is made and called as a `ContenderProcess`.
+
+    Returns:
+        What is written as JSON: `subject`, `options`, `command`, `measured_at`, `machine`, `ours`,
+        `peers` by name, `missing` peers with the reason, `limits` by name, `task`. A contender has
+        `images_per_second` (median), its `spread` (first and third quartile), `turns`,
+        `seconds_per_step`, `peak_memory_bytes`, `settings`, `searched`, `limit_share` (of the first
+        of the limits); a peer and a limit also `ratio`, ours over it by pairs of neighbouring
+        turns; a peer that does the same as we do also `difference`, of its outcome from ours.
+
+    Raises:
+        ValueError: where ours cannot take part, or a peer does something else than we do.
+    """
+    subject = SUBJECTS[options.subject]
+    load = load_average()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        task = Task(options=options, folder=folder)
+        say("writing what everyone shares")
+        missing, about = subject.share(task)
+        machine = describe_machine(torch.device(options.device or "cpu"))
+        processes, settled = enter(subject, host, task, missing, stack, say)
+        differences = compare(subject, processes, settled, options)
+        own, pairs, peaks = race(processes, settled, options, say)
+        profiles = {}
+        if options.profile:
+            say("profiling")
+            profiles = {name: process.call("profile") for name, process in processes.items()}
+    told = {
+        name: {
+            **speed_of(own if name == OURS else [theirs for _, theirs in pairs[name]]),
+            "seconds_per_step": None,
+            "peak_memory_bytes": peaks[name],
+            **{key: value for key, value in found.items() if key not in UNTOLD},
+            **({"profile": profiles[name]} if name in profiles else {}),
+        }
+        for name, found in settled.items()
+    }
+    for name, found in settled.items():
+        per_step = found["images_per_step"]
+        told[name]["seconds_per_step"] = per_step / told[name]["images_per_second"]
+        if name != OURS:
+            told[name]["ratio"] = ratio_of(pairs[name])
+            told[name] |= differences.get(name, {})
+    limits = {name: told.pop(name) for name in subject.limits if name in told}
+    ours = told.pop(OURS)
+    share = next(iter(limits.values()))["ratio"]["median"]
+    ours["limit_share"] = share
+    for peer in told.values():
+        peer["limit_share"] = share / peer["ratio"]["median"]
+    return {
+        "subject": options.subject,
+        "command": command,
+        "measured_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "options": asdict(options),
+        "task": about,
+        "machine": {**machine, "load_average": [load, load_average()]},
+        OURS: ours,
+        "peers": told,
+        "missing": missing,
+        "limits": limits,
+    }
+
+
+def enter(
+    subject: Subject,
+    host: type[ContenderProcess],
+    task: Task,
+    missing: dict[str, str],
+    stack: ExitStack,
+    say: Callable[[str], None],
+) -> tuple[dict[str, ContenderProcess], dict[str, dict]]:
+    """Starts everyone and lets each find its fastest setting, one after the other.
+
+    Args:
+        subject: who there is.
+        host: where each of them works.
+        task: what they do.
+        missing: gets those that cannot take part, with the reason.
+        stack: ends the processes.
+        say: takes lines that tell how far it is.
+
+    Returns:
+        The processes and what each settled for, ours first.
+    """
+    peers = {name: subject.peers[name] for name in task.options.peers if name not in missing}
+    processes, settled = {}, {}
+    for name, contender in {OURS: subject.ours, **peers, **subject.limits}.items():
+        say(f"{name}: looking for its fastest setting")
+        try:
+            process = host(contender, task)
+            stack.callback(process.close)
+            settled[name] = process.call("settle")
+        except CannotTakePart as error:
+            if name == OURS or name in subject.limits:
+                raise ValueError(f"{name} cannot take part: {error}") from error
+            missing[name] = str(error)
+            say(f"{name}: left out, as {error}")
+        else:
+            processes[name] = process
+    return processes, settled
+
+
+def compare(
+    subject: Subject, processes: dict[str, ContenderProcess], settled: dict[str, dict], options: Any
+) -> dict[str, dict[str, float]]:
+    """Holds the outcomes of the peers that do the same against ours.
+
+    Raises:
+        ValueError: where one does something else.
+    """
+    differences = {}
+    for name in processes:
+        if name not in subject.peers or not subject.peers[name].is_comparable:
+            continue
+        difference, allowed = subject.compare(
+            settled[OURS]["outcome"], settled[name]["outcome"], options
+        )
+        if not difference <= allowed:
+            raise ValueError(
+                f"got a difference of {difference:.3g} between what {name} and we make of the same "
+                f"images, allowed: {allowed:.3g}; these are two different things, and their speeds "
+                "say nothing about each other"
+            )
+        differences[name] = {"difference": difference, "allowed_difference": allowed}
+    return differences
+
+
+def race(
+    processes: dict[str, ContenderProcess],
+    settled: dict[str, dict],
+    options: Options,
+    say: Callable[[str], None],
+):
+    """Takes the turns; returns ours, the pairs, and the peaks of memory."""
+    turns: dict[str, Callable[[], float]] = {}
+    for name, process in processes.items():
+        num_steps = max(1, round(options.seconds / settled[name]["seconds_per_step"]))
+        turns[name] = partial(process.call, "turn", num_steps)
+        process.call("begin")
+    say(f"{options.turns} turns of each, beside as many of ours")
+    try:
+        own, pairs = take_turns(turns.pop(OURS), turns, num_turns=options.turns)
+        return own, pairs, {name: process.call("peak") for name, process in processes.items()}
+    except CannotTakePart as error:
+        raise ValueError(f"a turn failed: {error}") from error

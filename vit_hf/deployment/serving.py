@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A graph, opened in its own runtime: called as the model it came from, or with pictures.
+
+Shapes: `B` batch, `C` channels, `H` and `W` height and width, `K` classes.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.exporters.base import ExportedModel
+
+from ..data import decode_image
+from ..modeling.modeling_vision_transformer import VisionTransformerForImageClassification
+from .formats import require
+
+ACCOUNT = "parity.json"
+CLASSIFIER = VisionTransformerForImageClassification.__name__
+
+
+class ServedGraph(ExportedModel):
+    """A graph of one of the package's models; `transformers.pipeline` takes it as a model.
+
+    Called with `pixel_values`, raw images `(B, C, H, W)` uint8, it returns what the model returns.
+    """
+
+    config: Any
+    input_modalities = ("image",)
+
+    def can_generate(self) -> bool:
+        """No: pipelines ask."""
+        return False
+
+    def outputs(self, images: Iterable[Any], *, batch_size: int = 16) -> torch.Tensor:
+        """Runs pictures of any sizes; those of one size share a batch.
+
+        Args:
+            images: each in any form that `vit_hf.data.decode_image` takes.
+            batch_size: the most images of a batch.
+
+        Returns:
+            The logits `(B, K)`, or the features of a model without a head, in the images' order.
+        """
+        places = defaultdict(list)
+        arrays = [np.asarray(decode_image(image)).transpose(2, 0, 1) for image in images]
+        for place, array in enumerate(arrays):
+            places[array.shape].append(place)
+        results: list = [None] * len(arrays)
+        for same_size in places.values():
+            for start in range(0, len(same_size), batch_size):
+                batch = same_size[start : start + batch_size]
+                raw = torch.from_numpy(np.stack([arrays[place] for place in batch]))
+                for place, output in zip(batch, main_output(self(pixel_values=raw))):
+                    results[place] = output
+        return torch.stack(results)
+
+    def classify(
+        self, images: Iterable[Any], *, top_k: int = 5, batch_size: int = 16
+    ) -> list[list[dict]]:
+        """Names what is in the pictures.
+
+        Args:
+            images: see `outputs`.
+            top_k: how many classes are named.
+            batch_size: see `outputs`.
+
+        Returns:
+            For each image the classes, the likeliest first, as `label` and `score`.
+
+        Raises:
+            ValueError: for a model without a head.
+        """
+        logits = self.outputs(images, batch_size=batch_size)
+        if type(self).__name__ != CLASSIFIER or logits.shape[1:] != (self.config.num_labels,):
+            raise ValueError("got a graph of features, which names no classes; call `outputs`")
+        is_sigmoid = self.config.classification_loss == "sigmoid"
+        scores = logits.sigmoid() if is_sigmoid else logits.softmax(dim=-1)
+        best, classes = scores.topk(min(top_k, scores.shape[-1]))
+        return [
+            [
+                {"label": self.config.id2label[index], "score": score}
+                for index, score in zip(indices, values)
+            ]
+            for indices, values in zip(classes.tolist(), best.tolist())
+        ]
+
+
+def main_output(outputs) -> torch.Tensor:
+    """Returns the logits of a model's output, or its pooled features, or its tokens."""
+    for name in ("logits", "pooler_output", "last_hidden_state"):
+        if outputs.get(name) is not None:
+            return outputs[name]
+    raise ValueError(f"got outputs {', '.join(outputs)}, allowed: those of the package's models")
+
+
+def open_graph(
+    folder, *, device: str | None = None, runner_options: dict | None = None
+) -> ServedGraph:
+    """Opens a folder that `export_graph` wrote.
+
+    Args:
+        folder: the folder.
+        device: where it runs; `None` leaves it to the runtime.
+        runner_options: the runtime's own, such as `session_options` of ONNX Runtime or `config` of
+            OpenVINO; see `transformers.exporters.ExportedModel.to`.
+
+    Raises:
+        ValueError: where the folder holds no graph, or the runtime is not installed.
+    """
+    folder = Path(folder).expanduser()
+    if not (folder / ACCOUNT).is_file() or not (folder / "export.json").is_file():
+        raise ValueError(
+            f"got {folder}, which holds no graph; give a folder that `vit-hf export --to` wrote"
+        )
+    account = json.loads((folder / ACCOUNT).read_text(encoding="utf-8"))
+    require(account["format"])
+    # A pipeline tells by the name of a model's class whether it fits the task.
+    graph_class = type(account["architecture"], (ServedGraph,), {})
+    return graph_class.from_pretrained(folder, device=device, **(runner_options or {}))
