@@ -196,8 +196,14 @@ def images_of(arguments: Arguments, recipe: Recipe | None) -> int:
     from ..planning import images_seen
 
     if recipe is None and (arguments.num_images is None or arguments.epochs is None):
+        given = [
+            f"--{name} {value}"
+            for name, value in (("num_images", arguments.num_images), ("epochs", arguments.epochs))
+            if value is not None
+        ]
         raise ValueError(
-            "got no number of images to see; give --num_images and --epochs, or --recipe"
+            f"got {' '.join(given) or 'nothing'} for the images to see; give --num_images and "
+            "--epochs, or --recipe"
         )
     num_images = arguments.num_images or (recipe.dataset.num_images if recipe else 0)
     if arguments.epochs is not None or recipe is None:

@@ -84,7 +84,11 @@ def run(arguments: Arguments, data) -> int:
     hide_progress_bars()
     given = {item.name: getattr(arguments, item.name) for item in fields(Scale)}
     given = {name: value for name, value in given.items() if value is not None}
+    if data.dataset_name is None:
+        given["flip"] = False  # the digits
     scale = replace(SCALES[arguments.scale], **given)
+    if arguments.scale == "miniature":
+        print("scale miniature: shows that the study runs; its numbers say nothing", flush=True)
     output_dir = Path(arguments.output_dir or f"runs/studies/{arguments.name}")
     run_study(STUDIES[arguments.name], scale, data, seeds=arguments.seeds, output_dir=output_dir)
     return 0

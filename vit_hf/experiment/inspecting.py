@@ -77,6 +77,8 @@ def inspect(settings) -> list[Path]:
             continue
         written.append(folder / f"{panel.name}.png")
         written[-1].write_bytes(panel.png)
+    if len(shown) < len(files):
+        print(f"photos shown: {len(shown)} of {len(files)} (--num_shown)")
     for file in dict.fromkeys(photos_of.unreadable):
         print(f"cannot be read as an image, and was left out: {file}")
     return written

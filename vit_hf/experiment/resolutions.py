@@ -135,7 +135,8 @@ def draw_resolutions(
         "images a second": [point.images_per_second for point in points],
     }
     if all(point.peak_memory_gib is not None for point in points):
-        panels["peak memory (GiB)"] = [point.peak_memory_gib or 0.0 for point in points]
+        whose = " of the process" if device.startswith("CPU") else ""
+        panels[f"peak memory{whose} (GiB)"] = [point.peak_memory_gib or 0.0 for point in points]
     figure = Figure(figsize=(3.4 * len(panels), 3.6), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, (title, values) in zip(axes, panels.items()):

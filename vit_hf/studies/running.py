@@ -52,6 +52,12 @@ def run_study(
         raise ValueError(f"got seeds={list(seeds)}, allowed: one or more, each once")
     arms = study.make_arms(scale)
     images = StudyImages(data, num_test_images=scale.num_test_images)
+    print(
+        f"{images.name or DIGITS}: {len(images.train):,} training images, {len(images.test):,} of "
+        f"{images.num_test_in_all:,} test images measured; {len(arms)} trainings with "
+        f"{len(seeds)} seeds each",
+        flush=True,
+    )
     runs: list[Run] = []
     content: dict[str, Any] = {}
     for seed in seeds:
