@@ -10,7 +10,7 @@ quickstart: .venv/installed
 	$(BIN)/vit-hf quickstart --output_dir runs/quickstart
 
 test: .venv/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not network and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not network and not gpu"
 
 lint: .venv/installed
 	$(BIN)/ruff check .

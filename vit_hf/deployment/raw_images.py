@@ -12,7 +12,7 @@ from torch import nn
 from transformers import ViTImageProcessorPil
 
 from ..converters.image_processors import RESAMPLING
-from .resizing import KERNELS, resize, resize_weights
+from .resizing import KERNELS, are_rows_first, resize, resize_weights
 
 
 class Preprocessing(nn.Module):
@@ -37,19 +37,19 @@ class Preprocessing(nn.Module):
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Maps `(B, C, H, W)` uint8 to `(B, C, h, w)` float32, as the processor does."""
-        matrices = [
-            resize_weights(side, resized=resized, window=window, kernel=self.kernel)
-            for side, resized, window in zip(
-                pixel_values.shape[2:], self.resized_sides(pixel_values), self.window
-            )
-        ]
-        image = resize(pixel_values.float(), rows=matrices[0], columns=matrices[1])
+        # The sides as tensors: a comparison of two that are unknown could not be exported.
+        sides = [torch.ones(side).sum().long() for side in pixel_values.shape[2:]]
+        resized = self.resized_sides(*sides)
+        rows, columns = (
+            resize_weights(side, resized=target, window=window, kernel=self.kernel)
+            for side, target, window in zip(pixel_values.shape[2:], resized, self.window)
+        )
+        order = are_rows_first(*sides, resized=resized)
+        image = resize(pixel_values.float(), rows=rows, columns=columns, rows_first=order)
         return (image * self.factor - self.mean) / self.deviation
 
-    def resized_sides(self, pixel_values: torch.Tensor) -> list[torch.Tensor]:
+    def resized_sides(self, height: torch.Tensor, width: torch.Tensor) -> list[torch.Tensor]:
         """Returns height and width, `()` each, after resizing and before the crop."""
-        # The sides as tensors: a comparison of two that are unknown could not be exported.
-        height, width = (torch.ones(side).sum().long() for side in pixel_values.shape[2:])
         if self.resized_hw is not None:
             return [torch.full_like(height, side) for side in self.resized_hw]
         if self.edge is None:

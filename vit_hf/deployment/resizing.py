@@ -68,19 +68,44 @@ def resize_weights(
     return torch.where(inside[:, None], weights, torch.zeros_like(weights))
 
 
-def resize(image: torch.Tensor, *, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """Resizes images as Pillow does: columns first, and each pass rounded to whole levels.
+def resize(
+    image: torch.Tensor, *, rows: torch.Tensor, columns: torch.Tensor, rows_first: torch.Tensor
+) -> torch.Tensor:
+    """Resizes images as Pillow does, each of the two passes rounded to whole levels.
+
+    As rounding and cutting off come between the passes, their order shows. A graph cannot choose
+    what it computes, so it computes both; beside a model that is little.
 
     Args:
         image: `(B, C, H, W)`, levels from 0 to 255 in a floating dtype.
         rows: `(h, H)`, see `resize_weights`.
         columns: `(w, W)`.
+        rows_first: `()`, the order, see `are_rows_first`.
 
     Returns:
         `(B, C, h, w)`.
     """
-    image = to_levels(image @ columns.transpose(0, 1))  # (B, C, H, w)
-    return to_levels(rows @ image)  # (B, C, h, w)
+    columns = columns.transpose(0, 1)
+    after_columns = to_levels(rows @ to_levels(image @ columns))  # (B, C, h, w)
+    after_rows = to_levels(to_levels(rows @ image) @ columns)
+    return torch.where(rows_first, after_rows, after_columns)
+
+
+def are_rows_first(
+    height: torch.Tensor, width: torch.Tensor, *, resized: list[torch.Tensor]
+) -> torch.Tensor:
+    """Returns whether Pillow 13 begins with the rows: where these shrink by more than twice the
+    pixels that the columns do.
+
+    Found by trying sizes, as it is not documented; `tests/deployment` holds it against the Pillow
+    that is installed.
+
+    Args:
+        height, width: `()`, of the raw image.
+        resized: height and width, `()` each, after resizing.
+    """
+    fewer_rows, fewer_columns = height - resized[0], width - resized[1]
+    return (fewer_rows > 0) & (fewer_rows > 2 * fewer_columns)
 
 
 def to_levels(image: torch.Tensor) -> torch.Tensor:
