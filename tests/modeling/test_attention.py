@@ -9,6 +9,8 @@ from vit_hf import (
     VisionTransformerForMaskedPatchPrediction,
     VisionTransformerModel,
 )
+from vit_hf.modeling import encoder
+from vit_hf.modeling.encoder import eager_attention
 
 BACKENDS = ["eager", "sdpa", "flex_attention"]
 CLASSES = [
@@ -115,3 +117,38 @@ def test_backends_without_a_bias_are_refused_for_relative_positions(build, image
     with pytest.raises(ValueError, match=r"'flash_attention_2'.*allowed: eager, sdpa, flex"):
         model(images())
     model(images(), output_attentions=True)  # eager computes the maps
+
+
+@pytest.mark.parametrize("num_tokens, is_written_out", [(17, True), (257, False)])
+def test_sdpa_is_written_out_where_that_is_faster(
+    build, images, monkeypatch, num_tokens, is_written_out
+):
+    calls = []
+
+    def counted(module, *tensors, **kwargs):
+        calls.append(tensors[0].shape[2])
+        return eager_attention(module, *tensors, **kwargs)
+
+    monkeypatch.setattr(encoder, "FAST_BFLOAT16", True)
+    monkeypatch.setattr(encoder, "eager_attention", counted)
+    side = 8 * int((num_tokens - 1) ** 0.5)
+    for dtype in (torch.float32, torch.bfloat16):
+        model = build(VisionTransformerForImageClassification, attn_implementation="sdpa")
+        pixels = images(height=side).to(dtype)
+        with torch.no_grad():
+            reached = model.to(dtype)(pixels).logits
+            monkeypatch.setattr(encoder, "FAST_BFLOAT16", False)
+            expected = model(pixels).logits
+            monkeypatch.setattr(encoder, "FAST_BFLOAT16", True)
+        assert len(calls) == (2 if is_written_out and dtype == torch.bfloat16 else 0)
+        bound = 0.05 * float(expected.abs().max())
+        torch.testing.assert_close(reached, expected, atol=bound, rtol=0)
+
+
+def test_written_out_attention_sums_in_float32():
+    # Half of the weights at 1, so that a sum in bfloat16, of 8 bits, would stop growing at 256.
+    query = torch.zeros(1, 1, 2000, 16, dtype=torch.bfloat16)
+    value = torch.ones(1, 1, 2000, 16, dtype=torch.bfloat16)
+    mixed, maps = eager_attention(torch.nn.Module(), query, query, value)
+    torch.testing.assert_close(maps.float().sum(-1), torch.ones(1, 1, 2000), atol=4e-3, rtol=0)
+    torch.testing.assert_close(mixed.float(), torch.ones(1, 2000, 1, 16), atol=4e-3, rtol=0)

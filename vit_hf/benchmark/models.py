@@ -52,6 +52,8 @@ class ModelContender(Contender):
     def candidates(self) -> list[dict[str, Any]]:
         """Every backend, as it is and, where asked for, in each mode of the compiler."""
         modes = COMPILE_MODES[self.device.type] if self.options.compile else ()
+        if self.device.type == "cpu" and not self.options.is_training:
+            modes = (*modes, "freezing") if modes else ()
         return [
             {"attention": attention, "compile": mode}
             for attention in self.attentions()
@@ -60,7 +62,7 @@ class ModelContender(Contender):
 
     def prepare(self, settings: dict[str, Any]) -> None:
         """Makes the model and a batch."""
-        options = self.options
+        options, self.settings = self.options, settings
         torch.manual_seed(SEED)  # of weights that are random
         model = self.build(settings["attention"])
         dtype = getattr(torch, options.dtype)
@@ -82,7 +84,9 @@ class ModelContender(Contender):
         else:
             self.model = model.to(self.device, dtype).eval().requires_grad_(False)
             self.batch = images.to(self.device, dtype)
-        if settings["compile"] is not None:
+        if settings["compile"] == "freezing":
+            self.model.compile(options={"freezing": True})
+        elif settings["compile"] is not None:
             self.model.compile(mode=settings["compile"])
 
     def forget(self) -> None:
@@ -95,8 +99,15 @@ class ModelContender(Contender):
         if self.options.is_training:
             self.update()
         else:
-            with torch.inference_mode():
-                self.model(self.batch)
+            self.infer()
+
+    def infer(self) -> Any:
+        """A forward pass; freezing takes weights for constants where no gradients are asked for,
+        and not in inference mode.
+        """
+        is_frozen = self.settings["compile"] == "freezing"
+        with torch.no_grad() if is_frozen else torch.inference_mode():
+            return self.model(self.batch)
 
     def update(self) -> None:
         """One update of the weights."""
@@ -116,14 +127,37 @@ class ModelContender(Contender):
             return self.logits(model(self.batch)).float().cpu().numpy()
 
 
-class OurModel(ModelContender):
-    """`VisionTransformerForImageClassification`."""
-
-    weights_format = "vit_hf"
+class ModelOfTransformers(ModelContender):
+    """A model that is made as transformers makes them."""
 
     def attentions(self) -> list[str]:
         """Those of transformers, and flash attention where it is installed."""
         return super().attentions() + flash_attention(self.options.dtype)
+
+    def logits(self, outputs: Any) -> torch.Tensor:
+        """Returns the logits `(B, K)`."""
+        return outputs.logits
+
+
+class OurModel(ModelOfTransformers):
+    """`VisionTransformerForImageClassification`."""
+
+    weights_format = "vit_hf"
+
+    def candidates(self) -> list[dict[str, Any]]:
+        """The same with packed weights, where there are such."""
+        is_packable = self.device.type == "cpu" and not self.options.is_training
+        packed = [
+            {"attention": attention, "compile": None, "packed": True}
+            for attention in self.attentions()
+        ]
+        return super().candidates() + (packed if is_packable else [])
+
+    def prepare(self, settings: dict[str, Any]) -> None:
+        """Makes the model and a batch."""
+        super().prepare(settings)
+        if settings.get("packed"):
+            self.model.pack_weights()
 
     def build(self, attention: str) -> nn.Module:
         """Opens our own checkpoint."""
@@ -131,12 +165,8 @@ class OurModel(ModelContender):
             self.folder / "vit_hf", attn_implementation=attention
         )
 
-    def logits(self, outputs: Any) -> torch.Tensor:
-        """Returns the logits `(B, K)`."""
-        return outputs.logits
 
-
-class TransformersModel(OurModel):
+class TransformersModel(ModelOfTransformers):
     """transformers' `ViTForImageClassification`."""
 
     weights_format = "transformers"

@@ -14,6 +14,7 @@ import torch
 from ..converters import load_checkpoint
 from ..data.dataset import name_of
 from ..hub.results import Metric, Run, write_runs
+from ..modeling.dense import can_pack
 from ..training import VisionTransformerTrainingArguments
 from ..training.bad_images import FILE, BadImages
 from ..training.trainer import leave_process_group
@@ -162,9 +163,12 @@ def open_subject(
             f"got --split {evaluation.split}, but the splits are {', '.join(images)}; name one of "
             "the dataset's with --test_split"
         )
+    model = model.to(training.device)
+    if can_pack(model):
+        model.pack_weights()
     return Subject(
         source=source,
-        model=model.to(training.device),
+        model=model,
         images=images,
         preprocessing=evaluation.preprocessing,
         batch_size=evaluation.per_device_eval_batch_size,

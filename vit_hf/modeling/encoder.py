@@ -14,10 +14,15 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from .dense import Dense
 from .positions import relative_bias
 
 # The attention backends that take a position bias, which relative positions need.
 BACKENDS_WITH_BIAS = ("eager", "sdpa", "flex_attention")
+# Where bfloat16 products run at the speed of the machine, up to so many tokens attend faster on a
+# CPU when attention is written out than in PyTorch's fused kernel; see docs/speed.md.
+FAST_BFLOAT16 = torch.backends.cpu.get_cpu_capability() == "AVX512"
+NUM_FEW_TOKENS = 256
 
 
 def eager_attention(
@@ -43,13 +48,20 @@ def eager_attention(
     Returns:
         The output `(B, T, A, E)` and the attention weights `(B, A, T, T)`.
     """
-    logits = query @ key.transpose(2, 3) * scaling  # (B, A, T, T)
+    # A key that lies row by row is multiplied without a transposing copy.
+    logits = (query * scaling) @ key.contiguous().transpose(2, 3)  # (B, A, T, T)
     for bias in (position_bias, attention_mask):
         if bias is not None:
             logits = logits + bias
-    weights = logits.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = logits.softmax(dim=-1).to(query.dtype)  # summed in float32, whatever the type
     weights = nn.functional.dropout(weights, p=dropout, training=module.training)
     return (weights @ value).transpose(1, 2).contiguous(), weights
+
+
+def is_faster_written_out(query: torch.Tensor) -> bool:
+    """Whether attention of queries `(B, A, T, E)` is faster as two products and a softmax."""
+    is_on_cpu = FAST_BFLOAT16 and query.device.type == "cpu" and query.dtype == torch.bfloat16
+    return is_on_cpu and query.shape[2] <= NUM_FEW_TOKENS
 
 
 class VisionTransformerAttention(nn.Module):
@@ -63,10 +75,10 @@ class VisionTransformerAttention(nn.Module):
         self.scaling = self.head_dim**-0.5
         self.attention_dropout = config.attention_probs_dropout_prob
         self.is_causal = False
-        self.q_proj = nn.Linear(width, width, bias=bias)
-        self.k_proj = nn.Linear(width, width, bias=bias)
-        self.v_proj = nn.Linear(width, width, bias=bias)
-        self.o_proj = nn.Linear(width, width)
+        self.q_proj = Dense(width, width, bias=bias)
+        self.k_proj = Dense(width, width, bias=bias)
+        self.v_proj = Dense(width, width, bias=bias)
+        self.o_proj = Dense(width, width)
         self.q_norm = nn.LayerNorm(self.head_dim, eps=eps) if config.qk_norm else nn.Identity()
         self.k_norm = nn.LayerNorm(self.head_dim, eps=eps) if config.qk_norm else nn.Identity()
 
@@ -74,13 +86,30 @@ class VisionTransformerAttention(nn.Module):
         self, hidden_states: torch.Tensor, relative_keys: torch.Tensor | None = None, **kwargs
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Returns mixed tokens `(B, T, D)` and, where asked for, attention maps `(B, A, T, T)`."""
-        heads = (*hidden_states.shape[:-1], -1, self.head_dim)  # (B, T, A, E)
-        query = self.q_norm(self.q_proj(hidden_states).view(heads)).transpose(1, 2)  # (B, A, T, E)
-        key = self.k_norm(self.k_proj(hidden_states).view(heads)).transpose(1, 2)
-        value = self.v_proj(hidden_states).view(heads).transpose(1, 2)
+        query, key, value = (
+            projection(hidden_states) for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        mixed, maps = self.mix(query, key, value, relative_keys, **kwargs)
+        return self.o_proj(mixed), maps
+
+    def mix(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        relative_keys: torch.Tensor | None = None,
+        **kwargs,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Maps projected queries, keys and values `(B, T, D)` to mixed tokens `(B, T, D)`, with the
+        maps as `forward` returns them.
+        """
+        heads = (*query.shape[:-1], -1, self.head_dim)  # (B, T, A, E)
+        query = self.q_norm(query.view(heads)).transpose(1, 2)  # (B, A, T, E)
+        key = self.k_norm(key.view(heads)).transpose(1, 2)
+        value = value.view(heads).transpose(1, 2)
         bias = None if relative_keys is None else relative_bias(query * self.scaling, relative_keys)
         attention = self.attention_function(
-            has_bias=bias is not None, wants_maps=kwargs.get("output_attentions")
+            query, has_bias=bias is not None, wants_maps=kwargs.get("output_attentions")
         )
         mixed, maps = attention(
             self,
@@ -93,12 +122,14 @@ class VisionTransformerAttention(nn.Module):
             position_bias=bias,
             **kwargs,
         )
-        return self.o_proj(mixed.reshape(*hidden_states.shape[:-1], -1)), maps
+        return mixed.reshape(*heads[:2], -1), maps
 
-    def attention_function(self, *, has_bias: bool, wants_maps: bool | None):
-        """Returns the configured backend, or the eager one, which alone computes maps."""
+    def attention_function(self, query: torch.Tensor, *, has_bias: bool, wants_maps: bool | None):
+        """Returns the configured backend, or the eager one: it alone computes maps, and for
+        `"sdpa"` it is chosen where it is the faster form of the same.
+        """
         backend = self.config._attn_implementation
-        if wants_maps:
+        if wants_maps or (backend == "sdpa" and is_faster_written_out(query)):
             return eager_attention
         if has_bias and backend not in BACKENDS_WITH_BIAS:
             raise ValueError(
@@ -108,7 +139,7 @@ class VisionTransformerAttention(nn.Module):
         return ALL_ATTENTION_FUNCTIONS.get_interface(backend, eager_attention)
 
 
-class MLPLinear(nn.Linear):
+class MLPDense(Dense):
     """A dense layer of the MLP, the only ones whose fresh biases are not zeros."""
 
     def init_weights(self):
@@ -121,14 +152,18 @@ class VisionTransformerMLP(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        self.fc1 = MLPLinear(config.hidden_size, config.intermediate_size)
-        self.fc2 = MLPLinear(config.intermediate_size, config.hidden_size)
-        self.activation = ACT2FN[config.hidden_act]
+        self.fc1 = MLPDense(config.hidden_size, config.intermediate_size)
+        self.fc2 = MLPDense(config.intermediate_size, config.hidden_size)
+        self.hidden_act, self.activation = config.hidden_act, ACT2FN[config.hidden_act]
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Maps `(B, T, D)` to `(B, T, D)`."""
-        hidden_states = self.dropout(self.activation(self.fc1(hidden_states)))  # (B, T, M)
+        if isinstance(self.fc1, Dense):
+            hidden_states = self.fc1.activated(hidden_states, self.hidden_act, self.activation)
+        else:  # another library's layer in its place, such as one with an adapter
+            hidden_states = self.activation(self.fc1(hidden_states))
+        hidden_states = self.dropout(hidden_states)  # (B, T, M)
         return self.dropout(self.fc2(hidden_states))  # (B, T, D)
 
 

@@ -27,6 +27,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .checkpoint_geometry import default_names, load_pretrained
 from .configuration_vision_transformer import VisionTransformerConfig
+from .dense import Dense
 from .embeddings import VisionTransformerEmbeddings
 from .encoder import VisionTransformerAttention, VisionTransformerLayer
 from .losses import classification_loss
@@ -119,6 +120,27 @@ class VisionTransformerPreTrainedModel(PreTrainedModel):
                 f"Resampled the position embeddings from the grid {old_grid} to {config.grid} "
                 f"({config.position_embedding}, {config.interpolation})."
             )
+
+    def pack_weights(self):
+        """Makes inference on a CPU faster, in place: keeps the encoder's weights packed too.
+
+        Packed weights are used where no gradients are asked for. They take as much memory as the
+        encoder's weights once more; the parameters, their names and what is saved stay the same.
+        Weights that change are packed anew at the next call (a change behind PyTorch's back,
+        through `parameter.data`, is not noticed: call this again).
+
+        Raises:
+            ValueError: for weights that are not on a CPU, or neither float32 nor bfloat16.
+        """
+        for module in self.modules():
+            if isinstance(module, Dense):
+                module.pack()
+
+    def unpack_weights(self):
+        """Lets go of the packed weights of `pack_weights`."""
+        for module in self.modules():
+            if isinstance(module, Dense):
+                module.unpack()
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):

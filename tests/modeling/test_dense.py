@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Dense layers: packed weights give the same numbers, and nothing but speed tells them apart."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+
+from vit_hf import VisionTransformerForImageClassification as Classifier
+from vit_hf.modeling.dense import Dense
+
+pytestmark = pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available(), reason="this build of PyTorch has no oneDNN"
+)
+
+LAYERS = 2
+DENSE_PER_LAYER = 6  # q, k, v, o, and two of the MLP
+
+
+@pytest.fixture
+def packed_calls(monkeypatch):
+    """Lists the activations of the products with packed weights, as they are made."""
+    calls = []
+    multiply = Dense.multiply
+
+    def counted(self, inputs, activation, algorithm):
+        calls.append(activation)
+        return multiply(self, inputs, activation, algorithm)
+
+    monkeypatch.setattr(Dense, "multiply", counted)
+    return calls
+
+
+@torch.no_grad()
+def logits_of(model, pixels):
+    """Returns what a model says where no gradients are asked for."""
+    return model(pixels).logits
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("hidden_act", ["gelu", "gelu_pytorch_tanh", "relu", "silu"])
+def test_same_numbers(build, images, packed_calls, hidden_act, dtype):
+    model = build(Classifier, hidden_act=hidden_act).to(dtype)
+    pixels = images().to(dtype)
+    plain = logits_of(model, pixels)
+    assert not packed_calls
+    model.pack_weights()
+    packed = logits_of(model, pixels)
+    assert len(packed_calls) == LAYERS * DENSE_PER_LAYER
+    assert packed_calls.count("none") == len(packed_calls) - (hidden_act != "silu") * LAYERS
+    tolerance = 1e-5 if dtype == torch.float32 else 0.03
+    torch.testing.assert_close(packed, plain, atol=tolerance * float(plain.abs().max()), rtol=0)
+
+
+def test_keys_files_and_copies_are_those_of_a_plain_model(build, images, packed_calls, tmp_path):
+    model = build(Classifier)
+    model.save_pretrained(tmp_path / "plain")
+    keys = list(model.state_dict())
+    model.pack_weights()
+    expected = logits_of(model, images())
+    model.save_pretrained(tmp_path / "packed")
+    assert list(model.state_dict()) == keys
+    plain, packed = (
+        (tmp_path / name / "model.safetensors").read_bytes() for name in ("plain", "packed")
+    )
+    assert plain == packed
+    for duplicate in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        packed_calls.clear()
+        torch.testing.assert_close(logits_of(duplicate, images()), expected, atol=0, rtol=0)
+        assert packed_calls, "a copy packs its own"
+
+
+@pytest.mark.parametrize("change", ["in place", "loaded", "another type", "another tensor"])
+def test_changed_weights_are_packed_anew(build, images, change):
+    model, other = build(Classifier), build(Classifier, seed=1)
+    model.pack_weights()
+    before, pixels = logits_of(model, images()), images()
+    if change == "in place":
+        with torch.no_grad():
+            for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
+                mine.copy_(theirs)
+    elif change == "loaded":
+        model.load_state_dict(other.state_dict())
+    elif change == "another type":
+        model, other = model.to(torch.bfloat16), copy.deepcopy(model).to(torch.bfloat16)
+        other.unpack_weights()
+        pixels = pixels.to(torch.bfloat16)
+    else:
+        for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
+            mine.data = theirs.data.clone()
+    after, expected = logits_of(model, pixels), logits_of(other, pixels)
+    torch.testing.assert_close(after, expected, atol=0.03 * float(expected.abs().max()), rtol=0)
+    assert change == "another type" or (after - before).abs().max() > 0.1
+
+
+def test_weights_made_in_inference_mode_can_be_packed(build, images, packed_calls):
+    with torch.inference_mode():
+        model = build(Classifier)
+        model.pack_weights()
+        assert model(images()).logits.isfinite().all()
+    assert packed_calls
+
+
+@pytest.mark.parametrize("way", ["gradients", "autocast", "another type of input"])
+def test_other_calls_are_plain(build, images, packed_calls, way):
+    model = build(Classifier)
+    plain = copy.deepcopy(model)
+    model.pack_weights()
+    if way == "gradients":
+        for each in (model, plain):
+            each(images()).logits.square().sum().backward()
+        for mine, theirs in zip(model.parameters(), plain.parameters(), strict=True):
+            assert torch.equal(mine.grad, theirs.grad)
+    elif way == "autocast":
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(logits_of(model, images()), logits_of(plain, images()))
+    else:
+        dense = model.vit.layers[0].mlp.fc1
+        with torch.no_grad(), pytest.raises(RuntimeError, match="dtype"):
+            dense(torch.ones(2, dense.in_features, dtype=torch.float64))
+    assert not packed_calls
+
+
+def test_hooks_see_what_they_see_of_a_plain_model(build, images):
+    seen = {True: [], False: []}
+    for is_packed in seen:
+        model = build(Classifier)
+        if is_packed:
+            model.pack_weights()
+        layer = model.vit.layers[0]
+        for module in (layer.attention, layer.attention.q_proj, layer.mlp.fc1, layer.mlp):
+            module.register_forward_hook(
+                lambda module, args, output, place=seen[is_packed]: place.append(
+                    output[0] if isinstance(output, tuple) else output
+                )
+            )
+        logits_of(model, images())
+    for packed, plain in zip(seen[True], seen[False], strict=True):
+        torch.testing.assert_close(packed, plain, atol=1e-4, rtol=1e-4)
+
+
+def test_maps_and_hidden_states_of_a_packed_model(build, images):
+    model = build(Classifier)
+    with torch.no_grad():
+        plain = model(images(), output_attentions=True, output_hidden_states=True)
+        model.pack_weights()
+        packed = model(images(), output_attentions=True, output_hidden_states=True)
+    for name in ("attentions", "hidden_states"):
+        for mine, theirs in zip(packed[name], plain[name], strict=True):
+            torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-4)
+
+
+def test_a_packed_model_compiles_whole(build, images):
+    model = build(Classifier)
+    model.pack_weights()
+    compiled = torch.compile(copy.deepcopy(model), fullgraph=True, backend="eager")
+    torch.testing.assert_close(
+        logits_of(compiled, images()), logits_of(model, images()), atol=1e-4, rtol=1e-4
+    )
+
+
+def test_unpacking_lets_go(build, images, packed_calls):
+    model = build(Classifier)
+    model.pack_weights()
+    model.unpack_weights()
+    assert all(each.packed is None for each in model.modules() if isinstance(each, Dense))
+    logits_of(model, images())
+    assert not packed_calls
+
+
+@pytest.mark.parametrize(
+    "move, named",
+    [(lambda model: model.half(), "float16"), (lambda model: model.to("meta"), "meta")],
+)
+def test_what_cannot_be_packed_is_named(build, move, named):
+    with pytest.raises(ValueError, match=named):
+        move(build(Classifier)).pack_weights()

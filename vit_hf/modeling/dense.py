@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The encoder's dense layers, whose weights can be packed for inference on a CPU.
+
+oneDNN multiplies faster by weights that lie in the order in which its kernels read them. Packed
+weights are a second copy beside the parameters, which stay what they are: a packed model has the
+same keys, trains, saves and loads as before.
+
+Shapes: `K` inputs, `N` outputs, `...` any leading axes.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+PACKABLE_TYPES = (torch.float32, torch.bfloat16)
+# The activations that oneDNN applies while it writes the product: its name and its algorithm.
+FUSED_ACTIVATIONS = {
+    "gelu": ("gelu", "none"),
+    "gelu_pytorch_tanh": ("gelu", "tanh"),
+    "relu": ("relu", ""),
+}
+
+
+def can_pack(model: Any) -> bool:
+    """Whether a model's weights can be packed: on a CPU, of a type and a build that have it."""
+    is_packable = model.device.type == "cpu" and model.dtype in PACKABLE_TYPES
+    return is_packable and torch.backends.mkldnn.is_available()
+
+
+class Dense(nn.Linear):
+    """A linear layer, `(..., K)` to `(..., N)`, with weights `(N, K)` that `pack` packs."""
+
+    packs_weights = False
+    packed: Any = None  # the weights as oneDNN has them
+    packed_version: tuple | None = None  # of the weights that were packed
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Maps `(..., K)` to `(..., N)`."""
+        if self.packs_weights and self.can_use_packed(inputs):
+            return self.multiply(inputs, "none", "")
+        return super().forward(inputs)
+
+    def activated(
+        self, inputs: torch.Tensor, name: str, activation: Callable[[torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
+        """Maps `(..., K)` to `(..., N)` and applies an activation, in one pass where that is known.
+
+        Args:
+            inputs: `(..., K)`.
+            name: of the activation, as in `hidden_act`.
+            activation: itself.
+        """
+        is_watched = self._forward_hooks or self._forward_pre_hooks  # for the product alone
+        if (
+            self.packs_weights
+            and name in FUSED_ACTIVATIONS
+            and not is_watched
+            and self.can_use_packed(inputs)
+        ):
+            return self.multiply(inputs, *FUSED_ACTIVATIONS[name])
+        return activation(self(inputs))
+
+    def multiply(self, inputs: torch.Tensor, activation: str, algorithm: str) -> torch.Tensor:
+        """Multiplies by the packed weights."""
+        return torch.ops.mkldnn._linear_pointwise(
+            inputs, self.packed_weights(), self.bias, activation, [], algorithm
+        )
+
+    def pack(self):
+        """Packs the weights, now and whenever they have changed.
+
+        Raises:
+            ValueError: where they are not on a CPU, or of a type that cannot be packed.
+        """
+        weight = self.weight
+        if type(weight.data) is not torch.Tensor or weight.device.type != "cpu":
+            raise ValueError(
+                f"got weights on {weight.device.type} (a {type(weight.data).__name__}), allowed: "
+                "plain ones on the CPU, for which weights are packed; an accelerator is as fast "
+                "without"
+            )
+        if weight.dtype not in PACKABLE_TYPES:
+            raise ValueError(
+                f"got weights of {weight.dtype}, allowed: "
+                f"{', '.join(map(str, PACKABLE_TYPES))}; convert the model first, with "
+                "model.to(torch.bfloat16)"
+            )
+        if not torch.backends.mkldnn.is_available():
+            raise ValueError("this build of PyTorch has no oneDNN, which packs the weights")
+        self.packs_weights = True
+        self.packed_weights()
+
+    def unpack(self):
+        """Lets go of the packed weights."""
+        self.packs_weights, self.packed, self.packed_version = False, None, None
+
+    def can_use_packed(self, inputs: torch.Tensor) -> bool:
+        """Whether this call is plain inference on a CPU in the type of the weights."""
+        return not (
+            torch.is_grad_enabled()
+            or torch.compiler.is_compiling()
+            or torch.is_autocast_enabled("cpu")
+            or type(inputs) is not torch.Tensor
+            or inputs.device.type != "cpu"
+            or inputs.dtype != self.weight.dtype
+            or inputs.numel() == 0
+            or self.weight.device.type != "cpu"
+            or self.weight.dtype not in PACKABLE_TYPES
+        )
+
+    def packed_weights(self) -> Any:
+        """Returns the packed weights, packed anew where the weights have changed since."""
+        weight = self.weight
+        changes = 0 if weight.is_inference() else weight._version
+        version = (weight.data_ptr(), changes, weight.dtype, tuple(weight.shape))
+        if self.packed is None or version != self.packed_version:
+            self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach())
+            self.packed_version = version
+        return self.packed
+
+    def __getstate__(self):
+        """Leaves the packed weights out of a copy, which packs its own."""
+        return self.__dict__ | {"packed": None, "packed_version": None}
