@@ -10,9 +10,11 @@ import pytest
 from datasets import Dataset, Features
 from datasets import Image as ImageFeature
 from PIL import Image
+from PIL.Image import Resampling
 from transformers.image_utils import load_image
 
 from vit_hf.data.decoding import UndecodableImage, decode_image, decode_region, reduce_jpeg
+from vit_hf.data.resizing import picture_of, planes_of, whole_pixels
 
 
 def photograph(width, height, *, mode="RGB"):
@@ -93,7 +95,10 @@ def test_the_callers_image_stays_as_it_is(decode):
         decoded = decode(image)
         assert decoded is not image and image.size == (600, 400)
         before = np.array(image)
-        decoded.putpixel((0, 0), (1, 2, 3))
+        if isinstance(decoded, Image.Image):
+            decoded.putpixel((0, 0), (1, 2, 3))
+        elif decoded.flags.writeable:
+            decoded[:] = 1
         np.testing.assert_array_equal(image, before)
 
 
@@ -185,13 +190,13 @@ def test_an_exact_region_is_what_serving_resizes(tmp_path):
         region = decode_region(
             path, choose_box=lambda size, box=chosen: box, image_hw=(64, 96), exact=True
         )
-        expected = load_image(str(path)).resize((96, 64), Image.Resampling.BILINEAR, box=chosen)
-        np.testing.assert_array_equal(region, expected)
+        expected = load_image(str(path)).resize((96, 64), Resampling.BILINEAR, box=chosen)
+        np.testing.assert_array_equal(region, planes_of(expected))
 
 
-@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-def test_where_nothing_can_be_saved_a_region_is_exact(mode):
-    data = saved(photograph(300, 200, mode=mode))
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
+def test_a_region_of_another_format_is_exact(mode):
+    data = saved(photograph(300, 200, mode=mode), "PNG")
     for box in (None, (10.5, 20.25, 200.125, 180)):
         fast, exact = (
             decode_region(
@@ -200,6 +205,41 @@ def test_where_nothing_can_be_saved_a_region_is_exact(mode):
             for exact in (False, True)
         )
         np.testing.assert_array_equal(fast, exact)
+
+
+@pytest.mark.parametrize("image_hw", [(150, 150), (101, 170), (500, 301)])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_where_nothing_can_be_saved_a_region_is_that_of_whole_pixels(mode, image_hw):
+    data = saved(photograph(300, 200, mode=mode))
+    for box, rounded in (
+        (None, (0, 0, 300, 200)),
+        ((10.4, 20.6, 200.5, 180.49), (10, 21, 200, 180)),
+        ((7, 9, 8, 200), (7, 9, 8, 200)),
+    ):
+        region = decode_region(data, choose_box=lambda size, box=box: box, image_hw=image_hw)
+        expected = decode_image(data).crop(rounded).resize(image_hw[::-1], Resampling.BILINEAR)
+        assert region.shape == (3, *image_hw)
+        assert difference(region, planes_of(expected)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "box, size, rounded",
+    [
+        ((0, 0, 30, 20), (30, 20), (0, 0, 30, 20)),
+        ((0.4, 0.6, 29.6, 19.4), (30, 20), (0, 1, 30, 19)),
+        ((29.6, 0.1, 29.9, 0.2), (30, 20), (29, 0, 30, 1)),  # at least one pixel, inside
+        ((0, 0, 1, 1), (1, 1), (0, 0, 1, 1)),
+    ],
+)
+def test_a_rounded_box_has_a_pixel(box, size, rounded):
+    assert whole_pixels(box, size) == rounded
+
+
+def test_pixels_become_a_picture_and_pixels_again():
+    for mode in ("RGB", "L"):
+        picture = photograph(31, 17, mode=mode)
+        assert picture_of(planes_of(picture)).mode == mode
+        np.testing.assert_array_equal(picture_of(planes_of(picture)), picture)
 
 
 @pytest.mark.parametrize(
@@ -235,7 +275,7 @@ def test_a_reduced_region_is_nearly_exact(size, mode):
             )
             for exact in (False, True)
         )
-        assert fast.mode == exact.mode == "RGB"
+        assert fast.shape == exact.shape == (3, 112, 112)
         assert 0 < difference(fast, exact).mean() < 1 and difference(fast, exact).max() < 12
 
 

@@ -8,6 +8,7 @@ from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from vit_hf.data.decoding import decode_image, decode_region
+from vit_hf.data.resizing import planes_of
 
 ORIENTATION = 0x0112
 WIDTH, HEIGHT = 80, 48
@@ -70,11 +71,12 @@ def test_a_box_lies_in_the_upright_picture(format, orientation, exact):
 
     for image_hw in ((9, 13), (40, 40)):
         region = decode_region(data, choose_box=choose_box, image_hw=image_hw, exact=exact)
-        expected = upright.resize(
-            image_hw[::-1], Image.Resampling.BILINEAR, box=choose_box(upright.size)
-        )
-        difference = np.abs(np.asarray(region).astype(int) - np.asarray(expected))
-        assert region.size == image_hw[::-1]
+        box = choose_box(upright.size)
+        if format == "JPEG" and not exact and image_hw == (40, 40):  # larger than the box
+            box = tuple(map(round, box))
+        expected = planes_of(upright.resize(image_hw[::-1], Image.Resampling.BILINEAR, box=box))
+        difference = np.abs(region.astype(int) - expected)
+        assert region.shape == (3, *image_hw)
         assert difference.max() <= (0 if exact else 3)
     assert set(seen) == {upright.size}
 
@@ -111,7 +113,7 @@ def test_a_broken_block_leaves_the_picture_as_it_is_stored(format, name):
         region = decode_region(
             with_block, choose_box=lambda size: None, image_hw=(HEIGHT, WIDTH), exact=exact
         )
-        np.testing.assert_array_equal(region, decode_image(without))
+        np.testing.assert_array_equal(region, planes_of(decode_image(without)))
 
 
 def test_pillow_itself_breaks_on_some():
@@ -145,4 +147,4 @@ def test_a_png_may_keep_its_orientation_behind_the_pixels():
     assert late.index(b"IDAT") < late.index(b"eXIf")
     region = decode_region(late, choose_box=lambda size: None, image_hw=(WIDTH, HEIGHT))
     np.testing.assert_array_equal(decode_image(late), decode_image(data))
-    np.testing.assert_array_equal(region, decode_image(data))
+    np.testing.assert_array_equal(region, planes_of(decode_image(data)))

@@ -20,7 +20,8 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from .colors import from_array, to_rgb
-from .orientation import Box, read_orientation
+from .orientation import UPRIGHT, Box, read_orientation
+from .resizing import picture_of, planes_of, resize_exactly, resize_fast
 
 JPEG_SCALES = (8, 4, 2)  # that the decoder can reduce a picture by while it decodes
 
@@ -57,22 +58,24 @@ def decode_region(
     choose_box: Callable[[tuple[int, int]], Box | None],
     image_hw: tuple[int, int],
     exact: bool = False,
-) -> Image.Image:
+) -> np.ndarray:
     """Decodes a box of an image at the size wanted, no more of it than is needed.
 
     A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where the box then still has as many pixels as
-    are wanted. The rest is antialiased bilinear resizing.
+    are wanted. The rest is antialiased bilinear resizing, see `resizing`.
 
     Args:
         source: as for `decode_image`.
         choose_box: from the upright size (width, height) to the box (left, top, right, bottom), or
             to `None` for the whole picture.
         image_hw: height and width wanted.
-        exact: whether to decode the whole picture as `decode_image` does, and then resize; turned
-            pictures differ in the last bit otherwise, and reduced ones by a few levels.
+        exact: whether to decode the whole picture as `decode_image` does and resize it with
+            Pillow. Otherwise turned pictures differ in the last bit, reduced JPEGs by a few levels,
+            and others, which PyTorch resizes, by one level, by the rounding of the box's edges to
+            whole pixels, and by the pixels just beyond them, which it does not see.
 
     Returns:
-        The box, upright and in RGB.
+        The box, upright and in RGB, `(3, H, W)` uint8.
 
     Raises:
         UndecodableImage, OSError: as `decode_image`.
@@ -80,7 +83,7 @@ def decode_region(
     target = (image_hw[1], image_hw[0])
     if exact:
         picture = decode_image(source)
-        return picture.resize(target, Image.Resampling.BILINEAR, box=choose_box(picture.size))
+        return resize_exactly(picture, choose_box(picture.size), target=target)
     stored = read_stored(source)
     with refusals(source):
         image = open_image(stored)
@@ -91,13 +94,18 @@ def decode_region(
     upright_size = orientation.swap(image.size)
     box = choose_box(upright_size) or (0, 0, *upright_size)
     box, target = orientation.stored_box(box, image.size), orientation.swap(target)
+    stored_size = image.size
     with refusals(source):
         if is_reducible:
             box = reduce_jpeg(image, box, target=target)
             image.load()
         if image.mode != "L":  # grey can wait until there is less of it
             image = to_rgb(image)
-    return orientation.turn(to_rgb(image.resize(target, Image.Resampling.BILINEAR, box=box)))
+    is_whole_jpeg = is_reducible and image.size == stored_size
+    resize = resize_fast if is_whole_jpeg else resize_exactly
+    planes = resize(image, box, target=target)  # (1 or 3, H, W)
+    planes = planes if len(planes) == 3 else planes.repeat(3, axis=0)
+    return planes if orientation is UPRIGHT else planes_of(orientation.turn(picture_of(planes)))
 
 
 def reduce_jpeg(image: Image.Image, box: Box, *, target: tuple[int, int]) -> Box:

@@ -15,6 +15,7 @@ import torch
 from .decoding import decode_region
 from .orientation import Box
 from .randaugment import RandAugment
+from .resizing import picture_of, planes_of
 
 CROP_RATIO = (3 / 4, 4 / 3)  # width over height of an Inception crop (Szegedy et al. 2014, sec. 6)
 CROP_ATTEMPTS = 100  # after which the whole image is taken; as in TensorFlow, which the authors use
@@ -34,8 +35,8 @@ class ImageTransform:
             Inception crop; the authors' code has 0.05); `None`, for evaluation, squashes the whole
             image to the size, as the authors do.
         randaugment: for training, what changes the picture at random.
-        exact_decoding: whether a picture is decoded at its full size before it is resized, as
-            serving does; training is faster without, and its pixels hardly differ.
+        exact_decoding: whether a JPEG is decoded at its full size and resized by Pillow, as serving
+            does; training is faster without, and its pixels hardly differ, see `decode_region`.
 
     Raises:
         ValueError: for values that are not allowed.
@@ -87,12 +88,12 @@ class ImageTransform:
                 return None
             return draw_crop(size, least_area=self.crop_area, generator=generator)
 
-        picture = decode_region(
+        pixels = decode_region(
             source, choose_box=choose_box, image_hw=self.image_hw, exact=self.exact_decoding
         )
         if self.randaugment is not None:
-            picture = self.randaugment(picture, generator)
-        return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))  # (3, H, W)
+            pixels = planes_of(self.randaugment(picture_of(pixels), generator))
+        return np.ascontiguousarray(pixels)  # (3, H, W)
 
 
 def draw_crop(
