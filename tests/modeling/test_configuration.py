@@ -54,6 +54,7 @@ CHANGE_TRAINING = [
     ("hidden_dropout_prob", 0.5, {}),
     ("attention_probs_dropout_prob", 0.5, {}),
     ("drop_path_rate", 0.5, {}),
+    ("patch_dropout_rate", 0.5, {}),
 ]
 CHANGE_OTHER_THINGS = {
     "interpolation",
@@ -187,6 +188,20 @@ def test_defaults_are_those_of_the_design():
         ({"hidden_size": "32"}, ["hidden_size='32'", "int"]),
         ({"hidden_dropout_prob": 1.0}, ["hidden_dropout_prob=1.0", "< 1"]),
         ({"drop_path_rate": float("nan")}, ["drop_path_rate=nan"]),
+        ({"patch_dropout_rate": 1.0}, ["patch_dropout_rate=1.0", "< 1"]),
+        (
+            {"patch_dropout_rate": 0.5, "position_embedding_placement": "every_layer"},
+            ["patch_dropout_rate=0.5", "'every_layer'", "patch_dropout_rate=0"],
+        ),
+        (
+            {
+                "patch_dropout_rate": 0.5,
+                "position_embedding": "relative",
+                "position_embedding_placement": "stem",
+            },
+            ["'relative'", "patch_dropout_rate=0"],
+        ),
+        ({"patch_dropout_rate": 0.5, "pooling": "none"}, ["pooling='none'", "one vector"]),
         ({"layer_norm_eps": 0.0}, ["layer_norm_eps=0.0", "above 0"]),
         ({"image_size": (32, 32, 3)}, ["image_size=(32, 32, 3)", "int or list or (int, int)"]),
         ({"image_size": 0}, ["image_size=0", "positive"]),

@@ -33,6 +33,7 @@ TRAINING_SETTINGS = (
     "hidden_dropout_prob",
     "attention_probs_dropout_prob",
     "drop_path_rate",
+    "patch_dropout_rate",
     "classification_loss",
     "classifier_bias_init",
 )

@@ -23,6 +23,9 @@ logger = logging.get_logger(__name__)
 # The root convolution and the max-pool of the stem halve the resolution once each; so does every
 # stage after the first (section B.1; the authors' ResNet v1.5).
 STEM_ROOT_HALVINGS = 2
+RATES = (
+    "hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate", "patch_dropout_rate",
+)  # fmt: skip
 # Names that transformers itself writes into a config.json or passes to a constructor.
 TRANSFORMERS_NAMES = {
     "attn_implementation", "auto_map", "custom_pipelines", "distributed_config", "dtype",
@@ -123,6 +126,9 @@ class VisionTransformerConfig(PreTrainedConfig):
             k and v (B.1).
         attention_probs_dropout_prob: dropout of the attention weights.
         drop_path_rate: stochastic depth of the last layer; it grows linearly from 0 at the first.
+        patch_dropout_rate: share of each image's patches that are left out in training, rounded to
+            whole patches; at least one is kept. Cheaper steps, for classifiers with absolute
+            positions at the stem.
         layer_norm_eps: epsilon of every LayerNorm. 1e-6 in the authors' code and in timm, 1e-12 in
             transformers.
         initializer_range: standard deviation of a fresh position table and mask token.
@@ -200,6 +206,7 @@ class VisionTransformerConfig(PreTrainedConfig):
     hidden_dropout_prob: float | int = 0.0
     attention_probs_dropout_prob: float | int = 0.0
     drop_path_rate: float | int = 0.0
+    patch_dropout_rate: float | int = 0.0
     layer_norm_eps: float = 1e-6
     initializer_range: float = 0.02
     qkv_bias: bool = True
@@ -328,7 +335,7 @@ class VisionTransformerConfig(PreTrainedConfig):
                 f"got num_attention_heads={self.num_attention_heads}, which does not divide "
                 f"hidden_size={self.hidden_size}; the nearest that does is {closest}"
             )
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate"):
+        for name in RATES:
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"got {name}={getattr(self, name)}, allowed: 0 <= {name} < 1")
         for name in ("layer_norm_eps", "stem_norm_eps", "stem_weight_eps", "initializer_range"):
@@ -365,6 +372,24 @@ class VisionTransformerConfig(PreTrainedConfig):
                 "got prefix_position_embedding=True, which needs position_embedding='learned_1d' "
                 f"and a class or register token; got position_embedding={kind!r} and "
                 f"{self.num_prefix_tokens} such tokens"
+            )
+
+    def validate_patch_dropout(self):
+        """Checks that the model can do with some of the patches."""
+        if self.patch_dropout_rate == 0:
+            return
+        got = None
+        if self.position_embedding_placement != "stem":
+            got = f"position_embedding_placement={self.position_embedding_placement!r}"
+        elif self.position_embedding == "relative":
+            got = "position_embedding='relative'"
+        elif self.pooling == "none":
+            got = "pooling='none'"
+        if got is not None:
+            raise ValueError(
+                f"got patch_dropout_rate={self.patch_dropout_rate} with {got}, which needs every "
+                "patch in every layer; allowed: patch_dropout_rate=0, or absolute positions at the "
+                "stem and one vector an image"
             )
 
     def validate_pooling(self):

@@ -31,6 +31,7 @@ from .dense import Dense
 from .embeddings import VisionTransformerEmbeddings
 from .encoder import VisionTransformerAttention, VisionTransformerLayer
 from .losses import classification_loss
+from .patch_dropout import PatchDropout
 from .patch_targets import TARGETS, MaskedPatchPredictionOutput, check_pixel_range
 from .pooling import VisionTransformerPooler
 from .positions import Positions
@@ -184,6 +185,7 @@ class VisionTransformerModel(VisionTransformerPreTrainedModel):
         self.embeddings = VisionTransformerEmbeddings(config, use_mask_token=use_mask_token)
         self.positions = Positions(config)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.patch_dropout = PatchDropout(config)
         self.pre_layernorm = (
             nn.LayerNorm(width, eps=eps) if config.pre_encoder_norm else nn.Identity()
         )
@@ -233,7 +235,7 @@ class VisionTransformerModel(VisionTransformerPreTrainedModel):
         for index, layer in enumerate(self.layers):
             tokens, relative_keys = self.positions(tokens, grid, layer=index)
             if index == 0:
-                tokens = self.pre_layernorm(self.dropout(tokens))
+                tokens = self.pre_layernorm(self.patch_dropout(self.dropout(tokens)))
             tokens = layer(tokens, relative_keys, **kwargs)
         tokens = self.layernorm(tokens)
         pooled = self.pooler(tokens) if self.pooler is not None else None  # (B, R)
@@ -333,6 +335,11 @@ class VisionTransformerForMaskedPatchPrediction(VisionTransformerPreTrainedModel
 
     def __init__(self, config: VisionTransformerConfig):
         super().__init__(config)
+        if config.patch_dropout_rate:
+            raise ValueError(
+                f"got patch_dropout_rate={config.patch_dropout_rate} for masked patch prediction, "
+                "which predicts every patch; allowed: patch_dropout_rate=0"
+            )
         self.vit = VisionTransformerModel(config, add_pooling_layer=False, use_mask_token=True)
         self.target = TARGETS[config.prediction_target](config)
         self.prediction_head = self._new_prediction_head()
