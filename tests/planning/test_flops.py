@@ -86,3 +86,16 @@ def test_images_seen():
 def test_a_task_that_there_is_not():
     with pytest.raises(ValueError, match="got task='finetune', allowed: image-classification"):
         forward_flops(VisionTransformerConfig(**TINY), task="finetune")
+
+
+def test_training_counts_the_patches_that_are_left():
+    whole, half = (
+        VisionTransformerConfig(
+            image_size=32, patch_size=4, hidden_size=32, num_hidden_layers=2,
+            num_attention_heads=2, intermediate_size=64, patch_dropout_rate=rate,
+        )
+        for rate in (0, 0.5)
+    )  # fmt: skip
+    assert forward_flops(half) == forward_flops(whole)
+    ratio = training_flops(half, num_images=7) / training_flops(whole, num_images=7)
+    assert 0.4 < ratio < 0.6

@@ -29,12 +29,18 @@ MODELS = {
 Task = Literal["image-classification", "masked-patch-prediction", "features"]
 
 
-def forward_flops(config: VisionTransformerConfig, *, task: Task = "image-classification") -> int:
+def forward_flops(
+    config: VisionTransformerConfig,
+    *,
+    task: Task = "image-classification",
+    in_training: bool = False,
+) -> int:
     """Counts the operations of a forward pass of one image of the native size.
 
     Args:
         config: of the model; the image is `config.image_hw`.
         task: what the model is for; its head counts.
+        in_training: whether patch dropout leaves patches out.
 
     Returns:
         Floating-point operations, two for each multiply-add.
@@ -45,7 +51,7 @@ def forward_flops(config: VisionTransformerConfig, *, task: Task = "image-classi
     if task not in MODELS:
         raise ValueError(f"got task={task!r}, allowed: {', '.join(MODELS)}")
     with torch.device("meta"):
-        model = MODELS[task](config).eval().requires_grad_(False)  # nothing else than a forward
+        model = MODELS[task](config).train(in_training).requires_grad_(False)
         image = torch.empty(1, config.num_channels, *config.image_hw)
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
@@ -60,7 +66,7 @@ def training_flops(
 
     The optimiser's own operations, few for each parameter and step, are not counted.
     """
-    return FORWARDS_PER_STEP * forward_flops(config, task=task) * num_images
+    return FORWARDS_PER_STEP * forward_flops(config, task=task, in_training=True) * num_images
 
 
 def images_seen(arguments: dict[str, Any], *, dataset_size: int) -> int:
