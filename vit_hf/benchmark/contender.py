@@ -156,6 +156,10 @@ class Contender:
         """Returns the peak of memory since `begin`, in bytes."""
         return peak_memory_bytes(self.device)
 
+    def extras(self) -> dict[str, Any]:
+        """Returns what else is told of it, measured after the turns."""
+        return {}
+
     def profile(self) -> list[dict[str, Any]]:
         """Returns where the time of a step goes: the operators with most of it, largest first."""
         return profile_of(lambda: self.measure(1), device=self.device)

@@ -19,6 +19,7 @@ from torch.nn import functional
 from transformers import ViTForImageClassification
 from transformers.utils.import_utils import is_flash_attn_2_available
 
+from ..data import normalize
 from ..modeling.configuration_vision_transformer import VisionTransformerConfig
 from ..modeling.modeling_vision_transformer import VisionTransformerForImageClassification
 from .contender import Contender
@@ -26,6 +27,13 @@ from .contender import Contender
 SEED = 0
 LEARNING_RATE = 1e-5
 COMPILE_MODES = {"cpu": ("default",), "cuda": ("default", "reduce-overhead")}
+
+
+def raw_images(options: Any) -> torch.Tensor:
+    """Returns a batch of noise `(B, 3, H, W)` uint8, the same for everyone."""
+    generator = torch.Generator().manual_seed(SEED)  # whatever was drawn for the weights
+    shape = (options.batch_size, 3, options.image_size, options.image_size)
+    return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
 
 
 class ModelContender(Contender):
@@ -72,10 +80,7 @@ class ModelContender(Contender):
             torch.bfloat16,
             enabled=options.is_training and dtype == torch.bfloat16,
         )
-        images = torch.randn(
-            (options.batch_size, 3, options.image_size, options.image_size),
-            generator=torch.Generator().manual_seed(SEED),  # whatever was drawn for the weights
-        )
+        images = normalize(raw_images(options))
         if options.is_training:
             self.model = model.to(self.device).train()
             self.batch = images.to(self.device)
@@ -176,6 +181,16 @@ class TransformersModel(ModelOfTransformers):
         return ViTForImageClassification.from_pretrained(
             self.folder / "transformers", attn_implementation=attention
         )
+
+    def extras(self) -> dict[str, float]:
+        """Returns the images a second of its pipeline, where ours serves a graph."""
+        if self.options.graph is None:
+            return {}
+        from .graphs import served, square_processor
+
+        side = self.options.image_size
+        processor = square_processor({"height": side, "width": side})
+        return served(self.model.float(), processor, batch_size=self.options.batch_size)
 
 
 class TimmModel(ModelContender):

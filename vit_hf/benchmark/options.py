@@ -121,15 +121,29 @@ class ModelOptions(OfModel):
 
     Args:
         mode: `"infer"`, the forward pass, or `"train"`: forward, backward and AdamW's update.
+        graph: the format of an exported graph that is ours then; the peers stay what they are.
     """
 
     subject: ClassVar[str] = "model"
 
     mode: str = "infer"
+    graph: str | None = None
 
     def __post_init__(self):
         super().__post_init__()
         self.allow("mode", self.mode, MODES)
+        if self.graph is None:
+            return
+        from ..deployment.formats import FORMATS, require
+
+        self.allow("graph", self.graph, tuple(FORMATS))
+        require(self.graph)
+        if self.mode != "infer" or self.device != "cpu" or self.dtype != "float32":
+            raise ValueError(
+                f"got --graph {self.graph} with --mode {self.mode}, --device {self.device} and "
+                f"--dtype {self.dtype}; allowed: infer, cpu, float32, as a graph is neither "
+                "trained nor cast"
+            )
 
     @property
     def is_training(self) -> bool:

@@ -42,6 +42,7 @@ def title_of(results: dict[str, Any]) -> str:
     options = results["options"]
     words = [results["subject"]]
     words += [str(options[name]) for name in ("model", "mode", "dtype") if name in options]
+    words += [f"as an {options['graph']} graph"] if options.get("graph") else []
     about = [" ".join(words), f"{options['image_size']} px", f"batch {options['batch_size']}"]
     if "decoding" in results["task"]:
         about.append(f"{results['task']['decoding']} decoding")
@@ -68,6 +69,9 @@ def details(results: dict[str, Any]) -> Iterator[str]:
             f"fast decoding against exact: {error['mean']:.2f} of 255 levels on average, "
             f"{error['root_mean_square']:.2f} root mean square, {error['largest']:.0f} at most"
         )
+    for name, found in shares:
+        if "served_images_per_second" in found:
+            yield f"{name}: {found['served_images_per_second']:.2f} images/s through a pipeline"
     for name, peer in results["peers"].items():
         if "difference" in peer:
             yield (

@@ -18,7 +18,7 @@ from .contender import CannotTakePart, Task
 from .machine import describe_machine, load_average
 from .options import Options
 from .processes import ContenderProcess
-from .subjects import SUBJECTS, Subject
+from .subjects import Subject, subject_of
 from .turns import ratio_of, speed_of, take_turns
 
 OURS = "ours"
@@ -51,7 +51,7 @@ def run_benchmark(
     Raises:
         ValueError: where ours cannot take part, or a peer does something else than we do.
     """
-    subject = SUBJECTS[options.subject]
+    subject = subject_of(options)
     load = load_average()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -62,6 +62,7 @@ def run_benchmark(
         processes, settled = enter(subject, host, task, missing, stack, say)
         differences = compare(subject, processes, settled, options)
         own, pairs, peaks = race(processes, settled, options, say)
+        extras = {name: process.call("extras") for name, process in processes.items()}
         profiles = {}
         if options.profile:
             say("profiling")
@@ -72,6 +73,7 @@ def run_benchmark(
             "seconds_per_step": None,
             "peak_memory_bytes": peaks[name],
             **{key: value for key, value in found.items() if key not in UNTOLD},
+            **extras[name],
             **({"profile": profiles[name]} if name in profiles else {}),
         }
         for name, found in settled.items()

@@ -57,6 +57,13 @@ class Arguments:
             "precision."
         },
     )
+    graph: str | None = field(
+        default=None,
+        metadata={
+            "help": "model: ours is an exported graph, onnx, int8, openvino or torch_export, as "
+            "`vit-hf export --to` writes it; the peers stay what they are."
+        },
+    )
     compile: bool = field(
         default=False,
         metadata={"help": "model, train: tries everyone compiled too, and keeps what is faster."},
