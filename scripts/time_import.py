@@ -38,7 +38,9 @@ def main() -> int:
         "ratio": ratio_of(pairs["transformers"]),
     }
     Path(sys.argv[1]).write_text(json.dumps(found, indent=2) + "\n")
-    print(f"import vit_hf takes {median:.2f} s, {found['ratio']['median']:.3f} of transformers' ViT")
+    print(
+        f"import vit_hf takes {median:.2f} s, {found['ratio']['median']:.3f} of transformers' ViT"
+    )
     return 0
 
 

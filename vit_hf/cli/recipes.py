@@ -122,7 +122,7 @@ def cost(recipe: Recipe) -> str:
     masked = recipe.task == "masked-patch-prediction"
     task = "masked-patch-prediction" if masked else "image-classification"
     num_images = images_seen(recipe.arguments, dataset_size=recipe.dataset.num_images)
-    one_image = forward_flops(config, task=task)
+    one_image = forward_flops(config, task=task, in_training=True)
     total = FORWARDS_PER_STEP * one_image * num_images
     rates = len(recipe.arguments.get("sweep_learning_rates", ()))
     sweep = f"; the sweep of {rates} rates and the final run, {rates + 1} times that" * (rates > 1)

@@ -7,9 +7,8 @@ not one of whole pixels it cannot have, and such edges are rounded.
 Shapes: `H` and `W` height and width wanted, `C` channels, 3 or for grey 1.
 """
 
-import warnings
-
 import numpy as np
+import pyarrow
 import torch
 from PIL import Image
 from torch.nn import functional
@@ -48,15 +47,26 @@ def resize_fast(image: Image.Image, box: Box, *, target: tuple[int, int]) -> np.
     box = whole_pixels(box, image.size)
     if box != (0, 0, *image.size):
         image = image.crop(box)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the array cannot be written to, and is not
-        pixels = torch.from_numpy(np.asarray(image))
-    # A picture lies channels last, which is what the kernel wants.
-    pixels = pixels[None, None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)[None]
     resized = functional.interpolate(
-        pixels, size=target[::-1], mode="bilinear", antialias=True, align_corners=False
+        pixels_of(image), size=target[::-1], mode="bilinear", antialias=True, align_corners=False
     )
-    return resized[0].numpy()
+    return resized[0, : len(image.getbands())].numpy()
+
+
+def pixels_of(image: Image.Image) -> torch.Tensor:
+    """Returns a picture's pixels `(1, C, H, W)` uint8, channels last in memory as the kernel wants
+    them; of RGB with a fourth channel of nothing.
+
+    They are Pillow's own memory, which it hands out as Arrow arrays. A large picture it has in
+    pieces, and older versions do not hand it out: those are copied.
+    """
+    try:
+        values = pyarrow.array(image)
+        pixels = torch.from_dlpack(values if image.mode == "L" else values.flatten())
+    except (ValueError, TypeError):
+        pixels = torch.from_numpy(np.array(image))
+    pixels = pixels.view(image.height, image.width, -1)
+    return pixels.permute(2, 0, 1)[None]
 
 
 def whole_pixels(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -126,9 +126,10 @@ class VisionTransformerConfig(PreTrainedConfig):
             k and v (B.1).
         attention_probs_dropout_prob: dropout of the attention weights.
         drop_path_rate: stochastic depth of the last layer; it grows linearly from 0 at the first.
-        patch_dropout_rate: share of each image's patches that are left out in training, rounded to
-            whole patches; at least one is kept. Cheaper steps, for classifiers with absolute
-            positions at the stem.
+        patch_dropout_rate: share of each image's patches that are left out in training, so that a
+            step computes so much less; of `N` patches, `N * (1 - rate)` are kept, rounded to the
+            nearest whole number (a half to the even one), and 1 at least. For positions that enter
+            at the stem, and one vector an image.
         layer_norm_eps: epsilon of every LayerNorm. 1e-6 in the authors' code and in timm, 1e-12 in
             transformers.
         initializer_range: standard deviation of a fresh position table and mask token.

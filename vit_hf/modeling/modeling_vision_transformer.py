@@ -222,9 +222,9 @@ class VisionTransformerModel(VisionTransformerPreTrainedModel):
                 transformers.
 
         Returns:
-            `last_hidden_state` `(B, T, D)`: class token, registers, patches; `pooler_output` `(B,
-            R)`, the representation that the head sees; `hidden_states` and `attentions` where asked
-            for.
+            `last_hidden_state` `(B, T, D)`: class token, registers, patches (in training those that
+            patch dropout keeps, in any order); `pooler_output` `(B, R)`, the representation that
+            the head sees; `hidden_states` and `attentions` where asked for.
 
         Raises:
             ValueError: for another number of channels or an image smaller than one patch.
@@ -235,7 +235,7 @@ class VisionTransformerModel(VisionTransformerPreTrainedModel):
         for index, layer in enumerate(self.layers):
             tokens, relative_keys = self.positions(tokens, grid, layer=index)
             if index == 0:
-                tokens = self.pre_layernorm(self.patch_dropout(self.dropout(tokens)))
+                tokens = self.pre_layernorm(self.dropout(self.patch_dropout(tokens)))
             tokens = layer(tokens, relative_keys, **kwargs)
         tokens = self.layernorm(tokens)
         pooled = self.pooler(tokens) if self.pooler is not None else None  # (B, R)
@@ -338,7 +338,7 @@ class VisionTransformerForMaskedPatchPrediction(VisionTransformerPreTrainedModel
         if config.patch_dropout_rate:
             raise ValueError(
                 f"got patch_dropout_rate={config.patch_dropout_rate} for masked patch prediction, "
-                "which predicts every patch; allowed: patch_dropout_rate=0"
+                "which predicts every patch; allowed: 0. Set patch_dropout_rate=0"
             )
         self.vit = VisionTransformerModel(config, add_pooling_layer=False, use_mask_token=True)
         self.target = TARGETS[config.prediction_target](config)

@@ -19,13 +19,18 @@ class PatchDropout(nn.Module):
         self.rate, self.num_prefix_tokens = config.patch_dropout_rate, config.num_prefix_tokens
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Maps `(B, P + N, D)` to `(B, P + S, D)`, another choice for each image."""
+        """Maps `(B, P + N, D)` to `(B, P + S, D)` in training, another choice for each image.
+
+        `S` is `N * (1 - rate)`, rounded to the nearest whole number (a half to the even one), and 1
+        at least. The choice is drawn from PyTorch's generator of the tokens' device. Kept patches
+        are in any order, as the encoder has none.
+        """
         if not self.training or self.rate == 0:
             return tokens
         prefix, patches = tokens[:, : self.num_prefix_tokens], tokens[:, self.num_prefix_tokens :]
         num_kept = max(1, round(patches.shape[1] * (1 - self.rate)))
         lots = torch.rand(patches.shape[:2], device=tokens.device)  # (B, N)
-        kept = lots.topk(num_kept, sorted=False).indices  # (B, S), in any order
+        kept = lots.topk(num_kept, sorted=False).indices  # (B, S)
         kept = kept[:, :, None].expand(-1, -1, patches.shape[2])
         return torch.cat([prefix, patches.gather(1, kept)], dim=1)
 

@@ -40,7 +40,7 @@ def forward_flops(
     Args:
         config: of the model; the image is `config.image_hw`.
         task: what the model is for; its head counts.
-        in_training: whether patch dropout leaves patches out.
+        in_training: whether patch dropout leaves patches out, as the configuration says.
 
     Returns:
         Floating-point operations, two for each multiply-add.

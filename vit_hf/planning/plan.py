@@ -74,8 +74,9 @@ class Run:
 class Plan:
     """What a run costs; times are in seconds for one update, memory in bytes on each device.
 
-    `flops_per_image` are of the forward pass, `total_exaflops` of the whole training as the paper
-    counts: three forward passes an image, nothing that checkpointing computes again.
+    `flops_per_image` are of the forward pass in training, without the patches that patch dropout
+    leaves out; `total_exaflops` of the whole training as the paper counts: three forward passes an
+    image, nothing that checkpointing computes again.
     """
 
     parameters: int
@@ -123,7 +124,7 @@ def make_plan(run: Run) -> Plan:
     largest = uses.largest_batch(step.gradient_checkpointing, parallel)
     fits = largest >= run.per_device_batch_size
 
-    flops = forward_flops(config, task=step.task)
+    flops = forward_flops(config, task=step.task, in_training=True)
     sent = bytes_sent(parameters.total, parallel, dtype=step.dtype, num_batches=run.num_batches)
     seconds = seconds_of_update(run, flops, memory=memory, num_bytes_sent=sent)
     num_updates = math.ceil(run.num_images / run.batch_size)
@@ -252,6 +253,7 @@ def recomputed_flops(config: VisionTransformerConfig, *, task: str) -> int:
         forward_flops(
             type(config)(**{**settings, "num_hidden_layers": depth}),
             task=task,  # pyright: ignore[reportArgumentType]
+            in_training=True,
         )
         for depth in (1, 2)
     )

@@ -26,10 +26,16 @@ TOLERANCE = 0.2  # share by which operations may differ
 NUM_WIDTHS = 64  # that are tried
 
 
-def operations(config: Any, *, image_size: int, task: Task = "image-classification") -> int:
+def operations(
+    config: Any,
+    *,
+    image_size: int,
+    task: Task = "image-classification",
+    in_training: bool = False,
+) -> int:
     """Counts the operations of a forward pass of one image, as `planning.forward_flops` does."""
     if config.model_type != ResNetConfig.model_type:
-        return forward_flops(config, task=task)
+        return forward_flops(config, task=task, in_training=in_training)
     with torch.device("meta"):
         model = ResNetForImageClassification(config).eval()
         image = torch.empty(1, config.num_channels, image_size, image_size)

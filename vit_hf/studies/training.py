@@ -67,7 +67,7 @@ def train_arm(
     model.save_pretrained(folder)
     num_seen = trainer.state.global_step * trainer.get_total_train_batch_size(trainer.args)
     task = "masked-patch-prediction" if is_masked else "image-classification"
-    forward = operations(model.config, image_size=arm.image_size, task=task)
+    forward = operations(model.config, image_size=arm.image_size, task=task, in_training=True)
     run = account(
         model_name=arm.name,
         task=task,
