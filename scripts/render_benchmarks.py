@@ -20,17 +20,62 @@ HEAD = (
     "| what | images/s | ours over each peer (quartiles) | of the limit | memory |\n"
     "|---|---:|---|---:|---:|"
 )
+SCALING_HEAD = (
+    "| what | pixels a side | images/s | 10^9 operations an image | 10^9 operations a second |\n"
+    "|---|---:|---:|---:|---:|"
+)
+ALIKE = ("model", "mode", "dtype", "batch_size", "graph", "compile")  # of a row of image sizes
+IMPORT = "cpu-import.json"  # of `scripts/time_import.py`
 
 
 def render(folder: Path) -> str:
-    """Returns the tables of the results in a folder, one for each machine."""
-    rows = defaultdict(list)
+    """Returns the tables of the results in a folder, one for each machine, then how the cost grows
+    where the same was measured at several image sizes.
+    """
+    by_machine = defaultdict(list)
     for path in sorted(folder.glob("*.json")):
-        results = json.loads(path.read_text())
-        rows[machine_of(results)].append(row(results))
-    return "\n\n".join(
-        "\n".join([f"{machine}:", "", HEAD, *lines]) for machine, lines in rows.items()
-    )
+        if path.name != IMPORT:
+            results = json.loads(path.read_text())
+            by_machine[machine_of(results)].append(results)
+    parts = []
+    for machine, measured in by_machine.items():
+        rows = [row(results) for results in measured]
+        parts.append("\n".join([f"{machine}:", "", HEAD, *rows]))
+        scaling = scaling_rows(measured)
+        if scaling:
+            parts.append("\n".join([SCALING_HEAD, *scaling]))
+    if (folder / IMPORT).is_file():
+        ratio = json.loads((folder / IMPORT).read_text())["ratio"]
+        parts.append(
+            "`import vit_hf` takes {:.2f} ({:.2f} to {:.2f}) of the time of importing transformers "
+            "with its ViT.".format(ratio["median"], *ratio["spread"])
+        )
+    return "\n\n".join(parts)
+
+
+def scaling_rows(measured: list[dict]) -> list[str]:
+    """Returns the rows of what was measured at several image sizes, smallest first."""
+    groups = defaultdict(list)
+    for results in measured:
+        options = results["options"]
+        if results["subject"] == "model":
+            alike = {name: value for name, value in options.items() if name in ALIKE}
+            groups[json.dumps(alike, sort_keys=True)].append(results)
+    rows = []
+    for group in groups.values():
+        sizes = {results["options"]["image_size"] for results in group}
+        if len(sizes) == len(group) > 1:
+            rows += map(scaling_row, sorted(group, key=lambda one: one["options"]["image_size"]))
+    return rows
+
+
+def scaling_row(results: dict) -> str:
+    """Returns a result's row of the table of image sizes."""
+    options, speed = results["options"], results["ours"]["images_per_second"]
+    flops = results["limits"]["matrix_products"]["flops_per_image"]
+    what = f"{options['model']} {options['mode']} {options['dtype']}, batch {options['batch_size']}"
+    side = options["image_size"]
+    return f"| {what} | {side} | {speed:.3g} | {flops / 1e9:.1f} | {flops * speed / 1e9:.0f} |"
 
 
 def machine_of(results: dict) -> str:

@@ -37,3 +37,24 @@ def test_a_table(tiny_results, tmp_path):
     assert script.placed(placed, table) == placed
     with pytest.raises(ValueError, match="got a README without the lines"):
         script.placed("nothing", table)
+
+
+def test_growing_cost_and_the_import_have_rows_of_their_own(tiny_results, tmp_path):
+    for side, speed in ((32, 50.0), (16, 200.0)):
+        results = copy.deepcopy(tiny_results)
+        results["options"]["image_size"] = side
+        results["ours"]["images_per_second"] = speed
+        results["limits"]["matrix_products"]["flops_per_image"] = side * 1e9
+        (tmp_path / f"{side}.json").write_text(json.dumps(results))
+    (tmp_path / script.IMPORT).write_text(
+        json.dumps({"ratio": {"median": 1.05, "spread": [1.04, 1.06]}})
+    )
+    table = script.render(tmp_path)
+    rows = [line for line in table.splitlines() if line.startswith("| tiny infer float32, batch 2")]
+    assert rows == [
+        "| tiny infer float32, batch 2 | 16 | 200 | 16.0 | 3200 |",
+        "| tiny infer float32, batch 2 | 32 | 50 | 32.0 | 1600 |",
+    ]
+    assert "takes 1.05 (1.04 to 1.06) of the time" in table
+    (tmp_path / "32.json").unlink()
+    assert "pixels a side" not in script.render(tmp_path)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from transformers import AutoModel, AutoModelForImageClassification, AutoModelForMaskedImageModeling
+from transformers.utils import logging as transformers_logging
 
 from vit_hf import (
     VisionTransformerConfig,
@@ -267,6 +268,18 @@ def test_a_format_holds_a_model_or_refuses_it_by_name(row, format, tmp_path):
         assert back.config.id2label == model.config.id2label or row.task != "image-classification"
     if format == "transformers":
         assert_stock_agrees(path, model, images, row.task)
+
+
+@pytest.mark.parametrize("format", FOREIGN)
+def test_a_setting_of_training_is_said_to_be_lost_and_not_refused(format, tmp_path, caplog):
+    transformers_logging.enable_propagation()
+    row = Row("patch dropout", {"patch_dropout_rate": 0.5, "drop_path_rate": 0.1})
+    path = tmp_path / ("out.npz" if format in JAX else "out")
+    save_checkpoint(build(row, format), path, format=format)
+    transformers_logging.disable_propagation()
+    assert "drop_path_rate=0.1, patch_dropout_rate=0.5" in caplog.text
+    back = load_checkpoint(path, format=format, patch_dropout_rate=0.25)
+    assert back.vit.patch_dropout.rate == 0.25
 
 
 @torch.no_grad()

@@ -71,6 +71,14 @@ def test_keys_files_and_copies_are_those_of_a_plain_model(build, images, packed_
         assert packed_calls, "a copy packs its own"
 
 
+def test_weights_that_were_replaced_twice_are_not_taken_for_the_first(build, images):
+    model = build(Classifier)
+    model.pack_weights()
+    expected = logits_of(copy.deepcopy(model).to(torch.bfloat16).float(), images())
+    model.to(torch.bfloat16).float()  # rounded; their memory may be that of the first
+    torch.testing.assert_close(logits_of(model, images()), expected, atol=0, rtol=0)
+
+
 @pytest.mark.parametrize("change", ["in place", "loaded", "another type", "another tensor"])
 def test_changed_weights_are_packed_anew(build, images, change):
     model, other = build(Classifier), build(Classifier, seed=1)

@@ -81,7 +81,8 @@ def test_the_masked_patch_predictor_compiles_whole_and_once(build, images, targe
 @pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
 def test_inductor_trains_without_a_recompile(build, images, loss):
     torch._dynamo.reset()
-    model = build(Classifier, classification_loss=loss, drop_path_rate=0.1, hidden_dropout_prob=0.1)
+    rates = {"drop_path_rate": 0.1, "hidden_dropout_prob": 0.1, "patch_dropout_rate": 0.5}
+    model = build(Classifier, classification_loss=loss, **rates)
     compiled = torch.compile(model.train(), fullgraph=True)
     with torch._dynamo.config.patch(error_on_recompile=True):
         for seed in range(3):

@@ -89,13 +89,16 @@ def test_a_task_that_there_is_not():
 
 
 def test_training_counts_the_patches_that_are_left():
+    tokens, width, mlp = 1 + 8, 32, 64
+    patches = 16 * (3 * 8 * 8) * width  # the projection is of all of them
+    layer = tokens * (4 * width * width + 2 * width * mlp) + 2 * tokens * tokens * width
     whole, half = (
-        VisionTransformerConfig(
-            image_size=32, patch_size=4, hidden_size=32, num_hidden_layers=2,
-            num_attention_heads=2, intermediate_size=64, patch_dropout_rate=rate,
-        )
-        for rate in (0, 0.5)
-    )  # fmt: skip
+        VisionTransformerConfig(**TINY, num_labels=10, patch_dropout_rate=rate) for rate in (0, 0.5)
+    )
     assert forward_flops(half) == forward_flops(whole)
-    ratio = training_flops(half, num_images=7) / training_flops(whole, num_images=7)
-    assert 0.4 < ratio < 0.6
+    assert forward_flops(half, in_training=True) == 2 * (patches + 2 * layer + 10 * width)
+    assert training_flops(half, num_images=7) == 21 * forward_flops(half, in_training=True)
+    dropped = VisionTransformerConfig(
+        **TINY, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1, drop_path_rate=0.1
+    )
+    assert forward_flops(dropped, in_training=True) == forward_flops(dropped)

@@ -34,6 +34,7 @@ FUSED, PLAIN, SGD = ({"optimizer": name} for name in ("adamw_torch_fused", "adam
 CHECKPOINTED = {"gradient_checkpointing": True}
 MASKED = {"task": "masked-patch-prediction"}
 DROPPED = {"hidden_dropout_prob": 0.1, "drop_path_rate": 0.1}
+HALVED = {"patch_dropout_rate": 0.5}
 CASES = {
     "float32": (SMALL, FLOAT32 | FUSED, 16),
     "float32-checkpointed-sgd": (SMALL, FLOAT32 | SGD | CHECKPOINTED, 24),
@@ -43,6 +44,7 @@ CASES = {
     "wide-bfloat16": (WIDE, BFLOAT16 | SGD, 4),
     "accumulating": (WIDE, FLOAT32 | SGD | {"accumulates": True}, 4),
     "dropout": ({**SMALL, **DROPPED}, FLOAT32 | SGD, 12),
+    "patch-dropout": ({**SMALL, **HALVED}, FLOAT32 | FUSED, 24),
     "hybrid": (HYBRID, FLOAT32 | FUSED, 4),
     "masked": (SMALL, FLOAT32 | FUSED | MASKED, 12),
 }

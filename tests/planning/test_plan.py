@@ -139,6 +139,26 @@ def test_time():
     assert plan(device=replace(H100, memory_bandwidth=None)).limit == "communication"
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_patches_that_are_left_out_cost_nothing(checkpointing):
+    """A plan is that of smaller images, but for the projection, which is of all patches."""
+    size = {**TINY.to_diff_dict(), "image_size": (64, 64), "num_labels": 10}
+    step = replace(STEP, gradient_checkpointing=checkpointing)
+    half, small, whole = (
+        plan(config=VisionTransformerConfig(**{**size, **settings}), step=step)
+        for settings in ({"patch_dropout_rate": 0.5}, {"image_size": (32, 64)}, {})
+    )
+    projection = 2 * 32 * (3 * 8 * 8) * 64  # of the 32 patches that are left out
+    assert half.flops_per_image == small.flops_per_image + projection
+    assert half.total_exaflops == 3 * half.flops_per_image * 1000 / 1e18
+    compute = (one.seconds_per_update["compute"] for one in (half, small))
+    assert next(compute) - next(compute) == pytest.approx(3 * projection * 32 / (0.4 * 989.5e12))
+    kept = half.memory_bytes["activations"] / whole.memory_bytes["activations"]
+    assert 0.5 <= kept < 0.7
+    moving = [one.seconds_per_update["memory_bandwidth"] for one in (half, whole)]
+    assert moving[0] < moving[1]
+
+
 def test_where_it_does_not_fit():
     own = plan()
     assert own.fits and own.would_fit == []

@@ -18,7 +18,7 @@ from transformers import TrainerCallback
 from vit_hf.training.averaging import AVERAGE
 
 EVERYTHING = {
-    "config": {"hidden_dropout_prob": 0.1, "drop_path_rate": 0.1},
+    "config": {"hidden_dropout_prob": 0.1, "drop_path_rate": 0.1, "patch_dropout_rate": 0.5},
     "ema_decay": 0.9,
     "layer_decay": 0.8,
     "gradient_accumulation_steps": 2,

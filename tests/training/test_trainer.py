@@ -5,6 +5,7 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback, TrainingArguments, ViTImageProcessorPil
 
 from vit_hf import VisionTransformerConfig, VisionTransformerForImageClassification
+from vit_hf.planning import forward_flops
 from vit_hf.training import VisionTransformerTrainer, VisionTransformerTrainingArguments
 from vit_hf.training.averaging import AVERAGE
 from vit_hf.training.divergence import NonFiniteLoss
@@ -101,6 +102,16 @@ def test_logs_say_how_fast_it_goes(tmp_path, make_trainer):
     for name in ("images_per_second", "input_wait_share", "mfu", "resident_memory_gib"):
         assert all(entry[name] > 0 for entry in logged), name
     assert all(entry["input_wait_share"] < 1 for entry in logged)
+
+
+def test_patches_that_are_left_out_are_not_counted(tmp_path, make_trainer):
+    trainer = make_trainer(tmp_path, max_steps=1, config={"patch_dropout_rate": 0.5})
+    trainer.train()
+    every, kept = (
+        3 * forward_flops(trainer.model.config, in_training=in_training)
+        for in_training in (False, True)
+    )
+    assert trainer.throughput.model_flops_per_image == kept < every
 
 
 def test_what_is_exported_and_evaluated_is_the_average(tmp_path, make_trainer):

@@ -34,7 +34,8 @@ class Dense(nn.Linear):
 
     packs_weights = False
     packed: Any = None  # the weights as oneDNN has them
-    packed_version: tuple | None = None  # of the weights that were packed
+    packed_from: torch.Tensor | None = None  # what was packed, held so that its place stays its
+    packed_changes = 0  # that these had seen
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Maps `(..., K)` to `(..., N)`."""
@@ -94,7 +95,7 @@ class Dense(nn.Linear):
 
     def unpack(self):
         """Lets go of the packed weights."""
-        self.packs_weights, self.packed, self.packed_version = False, None, None
+        self.packs_weights, self.packed, self.packed_from = False, None, None
 
     def can_use_packed(self, inputs: torch.Tensor) -> bool:
         """Whether this call is plain inference on a CPU in the type of the weights."""
@@ -112,14 +113,14 @@ class Dense(nn.Linear):
 
     def packed_weights(self) -> Any:
         """Returns the packed weights, packed anew where the weights have changed since."""
-        weight = self.weight
+        weight, packed_from = self.weight, self.packed_from
         changes = 0 if weight.is_inference() else weight._version
-        version = (weight.data_ptr(), changes, weight.dtype, tuple(weight.shape))
-        if self.packed is None or version != self.packed_version:
-            self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach())
-            self.packed_version = version
+        is_same = packed_from is not None and packed_from.data_ptr() == weight.data_ptr()
+        if not is_same or changes != self.packed_changes:
+            self.packed_from, self.packed_changes = weight.detach(), changes
+            self.packed = torch.ops.mkldnn._reorder_linear_weight(self.packed_from)
         return self.packed
 
     def __getstate__(self):
         """Leaves the packed weights out of a copy, which packs its own."""
-        return self.__dict__ | {"packed": None, "packed_version": None}
+        return self.__dict__ | {"packed": None, "packed_from": None}
