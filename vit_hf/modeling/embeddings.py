@@ -16,25 +16,6 @@ from .resnet_stem import ResNetStem
 logger = logging.get_logger(__name__)
 
 
-class PatchProjection(nn.Conv2d):
-    """A convolution whose kernels touch each pixel once, which is one matrix product of patches.
-
-    Some devices have no fast convolution of this kind, in 16 bits or backward.
-    """
-
-    def __init__(self, channels: int, width: int, patch_hw: tuple[int, int], **options):
-        super().__init__(channels, width, patch_hw, stride=patch_hw, **options)
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Maps `(B, C, H, W)` to `(B, D, rows, columns)`, without a remainder of the image."""
-        (height, width), channels = self.kernel_size, self.in_channels
-        rows, columns = image.shape[2] // height, image.shape[3] // width
-        image = image[:, :, : rows * height, : columns * width]
-        patches = image.reshape(-1, channels, rows, height, columns, width)
-        patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3)  # (B, rows, columns, C height width)
-        return nn.functional.linear(patches, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
-
-
 class PatchEmbeddings(nn.Module):
     """Patches of the image, or of the hybrid's feature map, flattened and linearly projected."""
 
@@ -43,8 +24,12 @@ class PatchEmbeddings(nn.Module):
         self.config = config
         self.stem = ResNetStem(config) if config.stem_blocks is not None else None
         channels = self.stem.num_output_channels if self.stem is not None else config.num_channels
-        self.projection = PatchProjection(
-            channels, config.hidden_size, config.patch_hw, bias=config.patch_bias
+        self.projection = nn.Conv2d(
+            channels,
+            config.hidden_size,
+            config.patch_hw,
+            stride=config.patch_hw,
+            bias=config.patch_bias,
         )
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
@@ -99,8 +84,8 @@ class PatchEmbeddings(nn.Module):
         how = self.config.interpolation
         inverse = torch.linalg.pinv(resize_matrix(old.kernel_size, patch_hw, interpolation=how))
         weight = old.weight.double().flatten(2) @ inverse.to(old.weight.device)  # (D, C, new)
-        new = PatchProjection(
-            old.in_channels, old.out_channels, patch_hw, bias=False, device="meta"
+        new = nn.Conv2d(
+            old.in_channels, old.out_channels, patch_hw, stride=patch_hw, bias=False, device="meta"
         )
         new.weight = nn.Parameter(
             weight.unflatten(2, patch_hw).to(old.weight.dtype), old.weight.requires_grad
