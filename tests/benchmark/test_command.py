@@ -41,7 +41,28 @@ def test_words_become_options():
         (["model", "--peers", "tim"], "got --peers tim, allowed: .*Did you mean 'timm'"),
         (["input", "--peers", "timm"], "got --peers timm, allowed: transformers, "),
         (["model", "--mode", "trian"], "got --mode trian, allowed: infer, train.*'train'"),
-        (["model", "--dtype", "float16"], "got --dtype float16, allowed: float32, bfloat16"),
+        (
+            ["model", "--dtype", "float16"],
+            "got --dtype float16, allowed: float32, bfloat16, float8",
+        ),
+        (
+            ["model", "--dtype", "float8", "--device", "cpu"],
+            "got --dtype float8, allowed: in train",
+        ),
+        (["model", "--compile_modes", "layers"], "got --compile_modes without --compile"),
+        (
+            ["model", "--compile", "--compile_modes", "freezing", "--mode", "train"],
+            "got --compile_modes freezing, allowed: layers, default",
+        ),
+        (["model", "--attention", "sdpa,flash"], "got --attention flash, allowed: sdpa, eager"),
+        (["model", "--patch_dropout_rate", "0.5"], "got --patch_dropout_rate with --mode infer"),
+        (["model", "--gradient_checkpointing"], "got --gradient_checkpointing with --mode infer"),
+        (
+            ["model", "--mode", "train", "--largest_batch", "--device", "cpu"],
+            "got --largest_batch with --device cpu, allowed: cuda",
+        ),
+        (["model", "--peers", "ours_bfloat16"], "got --peers ours_bfloat16, allowed: transf"),
+        (["train", "--compile_modes", "layers"], "got --compile_modes for 'train'"),
         (["model", "--device", "tpu"], "got --device tpu, allowed: cpu, cuda"),
         (["model", "--batch_size", "0"], "got --batch_size 0, allowed: 1 and more"),
         (["model", "--seconds", "0"], "got --seconds 0, allowed: above 0"),
@@ -62,4 +83,25 @@ def test_every_flag_is_taken_by_a_subject_and_every_option_has_a_flag():
 
 def test_every_peer_has_a_contender():
     for name, subject in subjects.SUBJECTS.items():
-        assert tuple(subject.peers) == options.PEERS[name]
+        others = tuple(peer for peer in subject.peers if peer.startswith("ours_"))
+        assert tuple(subject.peers) == options.PEERS[name] + others
+
+
+def test_forms_of_ours_are_peers_where_they_are_asked_for():
+    words = ("model", "--mode", "train", "--device", "cpu")
+    usual = list(options.PEERS["model"])
+    assert options_of(*words).peers == usual
+    dropped = options_of(*words, "--patch_dropout_rate", "0.5")
+    assert dropped.peers == [*usual, "ours_all_patches"]
+    assert dropped.our_settings["patch_dropout_rate"] == 0.5
+    assert "patch_dropout_rate" not in dropped.model_settings  # of the weights that all share
+
+
+def test_ways_to_compile():
+    assert options_of("model", "--device", "cpu").compile_modes == []
+    words = ("model", "--compile", "--device", "cpu")
+    assert options_of(*words).compile_modes == ["layers", "default", "freezing"]
+    assert options_of(*words, "--mode", "train").compile_modes == ["layers", "default"]
+    assert options_of(*words, "--compile_modes", "default, layers").compile_modes == [
+        "default", "layers",
+    ]  # fmt: skip

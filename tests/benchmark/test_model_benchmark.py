@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from vit_hf.benchmark import models, subjects
-from vit_hf.benchmark.contender import Task
+from vit_hf.benchmark.contender import CannotTakePart, Task
+from vit_hf.benchmark.largest_batch import largest_batch
 from vit_hf.benchmark.options import ModelOptions
 from vit_hf.benchmark.report import lines_of
 
@@ -75,6 +76,81 @@ def test_training_updates_the_weights(dtype, tiny, tmp_path):
         assert all(weights.dtype == torch.float32 for weights in after.values())
         same = [name for name in before if torch.equal(before[name], after[name])]
         assert [name for name in same if "mask_token" not in name] == []
+
+
+@pytest.mark.parametrize("mode", ["infer", "train"])
+def test_attention_that_is_nearly_as_fast_is_compiled_in_every_way(mode, tiny, tmp_path):
+    options = ModelOptions(peers=[], mode=mode, compile=True, **tiny)
+    contender = models.OurModel(models_task(options, tmp_path))
+    assert contender.candidates() == [
+        {"attention": name, "compile": None} for name in ("sdpa", "eager")
+    ]
+    slow_eager = [(1.0, contender.candidates()[0]), (0.5, contender.candidates()[1])]
+    refined = contender.refinements(slow_eager)
+    compiled = [one for one in refined if one["compile"] is not None]
+    assert {one["attention"] for one in compiled} == {"sdpa"}
+    assert [one["compile"] for one in compiled] == options.compile_modes
+    assert [one["attention"] for one in refined if one.get("packed")] == (
+        ["sdpa", "eager"] if mode == "infer" else []
+    )
+    good_eager = [(1.0, contender.candidates()[0]), (0.9, contender.candidates()[1])]
+    assert {one["attention"] for one in contender.refinements(good_eager)} == {"sdpa", "eager"}
+
+
+def test_only_the_attention_that_is_asked_for_is_tried(tiny, tmp_path):
+    options = ModelOptions(peers=[], attention=["eager", "cudnn"], **tiny)
+    contender = models.OurModel(models_task(options, tmp_path))
+    assert contender.candidates() == [{"attention": "eager", "compile": None}]
+    options.attention = ["cudnn"]
+    with pytest.raises(CannotTakePart, match="none of cudnn"):
+        contender.settle()
+
+
+def test_layers_are_compiled_each_on_its_own(tiny, tmp_path):
+    contender = models.OurModel(models_task(ModelOptions(peers=[], **tiny), tmp_path))
+    contender.prepare({"attention": "sdpa", "compile": None})
+    compiled = []
+    for layer in contender.model.vit.layers:
+        layer.compile = lambda layer=layer: compiled.append(layer)
+    contender.compile("layers")
+    assert compiled == list(contender.model.vit.layers) != []
+
+
+def test_everyone_checkpoints_its_layers(tiny, tmp_path):
+    options = ModelOptions(
+        peers=["transformers"], mode="train", gradient_checkpointing=True, **tiny
+    )
+    task = models_task(options, tmp_path)
+    for contender in (models.OurModel(task), models.TransformersModel(task)):
+        contender.prepare({"attention": "sdpa", "compile": None})
+        assert all(layer.gradient_checkpointing for layer in contender.layers())
+        contender.step()
+
+
+def test_patches_are_dropped_by_ours_alone(tiny, run_here):
+    tiny["image_size"] = 32
+    options = ModelOptions(
+        peers=["transformers", "ours_all_patches"], mode="train", patch_dropout_rate=0.5, **tiny
+    )
+    results = run_here(options)
+    assert set(results["peers"]) == {"transformers", "ours_all_patches"}
+    assert all(peer["difference"] < 1e-5 for peer in results["peers"].values())
+    whole = run_here(ModelOptions(peers=[], mode="train", **tiny))
+    shares = [one["limits"]["matrix_products"]["flops_per_image"] for one in (results, whole)]
+    assert 0.4 < shares[0] / shares[1] < 0.75  # class token, patches and head stay
+
+
+@pytest.mark.parametrize("capacity", [0, 1, 2, 5, 64, 100, 1000])
+def test_the_largest_batch(capacity):
+    tried = []
+
+    def fits(size):
+        tried.append(size)
+        return size <= capacity
+
+    found = largest_batch(fits)
+    assert found <= capacity < found + max(2, found / 32)
+    assert len(tried) == len(set(tried)) < 20
 
 
 def models_task(options, folder):

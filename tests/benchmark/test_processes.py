@@ -20,11 +20,12 @@ def test_a_process(tiny, tmp_path):
         settled = process.call("settle")
         assert settled["seconds_per_step"] > 0 and settled["flops_per_image"] > 0
         assert process.call("turn", 2) > 0
-        assert process.submit(os.getpid) != os.getpid()
+        assert process.pool.submit(os.getpid).result() != os.getpid()
         with pytest.raises(CannotTakePart, match=r"TypeError: .*turn"):
             process.call("turn")
+        process.pool.submit(os._exit, 1)
         with pytest.raises(CannotTakePart, match="its process was ended"):
-            process.submit(os._exit, 1)
+            process.call("rest")
     finally:
         process.close()
 

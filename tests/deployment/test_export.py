@@ -13,6 +13,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification, pi
 from vit_hf.converters import load_checkpoint, load_image_processor
 from vit_hf.deployment import FORMATS, export_graph, open_graph
 from vit_hf.deployment.parity import reference_outputs
+from vit_hf.deployment.serving import ServedGraph
 
 from .conftest import CLASSES, make_checkpoint
 
@@ -104,11 +105,17 @@ RUNTIMES = {
     "model = torch.export.load('model.pt2').module()\n"
     "logits = model(pixel_values=torch.from_numpy(images))['logits'].detach().numpy()",
 }
-RUNTIMES["int8"] = RUNTIMES["onnx"]
+RUNTIMES["int8"] = (
+    "import onnxruntime\n"
+    "options = onnxruntime.SessionOptions()\n"
+    "options.add_session_config_entry('session.x64quantprecision', '1')\n"
+    "run = onnxruntime.InferenceSession('model.onnx', options).run\n"
+    "logits = run(['logits'], {'pixel_values': images})[0]"
+)
 
 
 @pytest.mark.parametrize("exported", ["int8"], indirect=True)
-def test_the_weights_are_unsigned_with_a_scale_per_channel(exported):
+def test_the_weights_are_signed_with_a_scale_per_channel(exported):
     import onnx
 
     _, folder, _ = exported
@@ -116,9 +123,31 @@ def test_the_weights_are_unsigned_with_a_scale_per_channel(exported):
     arrays = {array.name: onnx.numpy_helper.to_array(array) for array in graph.initializer}
     products = [node for node in graph.node if node.op_type == "MatMulInteger"]
     weights = [arrays[node.input[1]] for node in products]
-    assert len(weights) == 7 and {weight.dtype.name for weight in weights} == {"uint8"}
+    assert len(weights) == 7 and {weight.dtype.name for weight in weights} == {"int8"}
     for node, weight in zip(products, weights):
         assert arrays[node.input[3]].shape == weight.shape[1:]
+
+
+@pytest.mark.parametrize("exported", ["int8"], indirect=True)
+def test_signed_weights_do_not_overflow(exported, monkeypatch):
+    """Whatever the processor, unless the options say that they may."""
+    import onnxruntime
+
+    _, folder, _ = exported
+    name, made = "session.x64quantprecision", []
+    monkeypatch.setattr(
+        ServedGraph,
+        "from_pretrained",
+        classmethod(lambda cls, folder, **options: made.append(options["session_options"])),
+    )
+    own = onnxruntime.SessionOptions()
+    own.intra_op_num_threads = 3
+    risky = onnxruntime.SessionOptions()
+    risky.add_session_config_entry(name, "0")
+    for options in ({}, {"session_options": own}, {"session_options": risky}):
+        open_graph(folder, runner_options=options)
+    assert [options.get_session_config_entry(name) for options in made] == ["1", "1", "0"]
+    assert made[1].intra_op_num_threads == 3
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from vit_hf import VisionTransformerForImageClassification as Classifier
-from vit_hf.modeling.dense import Dense
+from vit_hf.modeling.dense import Dense, can_pack_type
 
 pytestmark = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available(), reason="this build of PyTorch has no oneDNN"
 )
 
+TYPES = [dtype for dtype in (torch.float32, torch.bfloat16) if can_pack_type(dtype)]
 LAYERS = 2
 DENSE_PER_LAYER = 6  # q, k, v, o, and two of the MLP
 
@@ -38,7 +39,7 @@ def logits_of(model, pixels):
     return model(pixels).logits
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
 @pytest.mark.parametrize("hidden_act", ["gelu", "gelu_pytorch_tanh", "relu", "silu"])
 def test_same_numbers(build, images, packed_calls, hidden_act, dtype):
     model = build(Classifier, hidden_act=hidden_act).to(dtype)
@@ -69,6 +70,17 @@ def test_keys_files_and_copies_are_those_of_a_plain_model(build, images, packed_
         packed_calls.clear()
         torch.testing.assert_close(logits_of(duplicate, images()), expected, atol=0, rtol=0)
         assert packed_calls, "a copy packs its own"
+
+
+@pytest.mark.skipif(torch.bfloat16 in TYPES, reason="this processor packs bfloat16")
+def test_a_processor_without_packed_bfloat16_says_so_and_goes_on(build, images, packed_calls):
+    model = build(Classifier)
+    model.pack_weights()
+    model.to(torch.bfloat16)
+    logits_of(model, images().to(torch.bfloat16))
+    assert not packed_calls
+    with pytest.raises(ValueError, match=r"AVX512.*allowed here: torch\.float32"):
+        model.pack_weights()
 
 
 def test_weights_that_were_replaced_twice_are_not_taken_for_the_first(build, images):

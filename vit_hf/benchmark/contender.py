@@ -60,8 +60,12 @@ class Contender:
         return self.options.batch_size
 
     def candidates(self) -> list[dict[str, Any]]:
-        """Returns the settings that are tried; the fastest is measured."""
+        """Returns the settings that are tried first; the fastest of all is measured."""
         return [{}]
+
+    def refinements(self, speeds: list[tuple[float, dict[str, Any]]]) -> list[dict[str, Any]]:
+        """Returns the settings that are tried then, by the images a second of those before."""
+        return []
 
     def prepare(self, settings: dict[str, Any]) -> None:
         """Makes ready for steps at a setting, in the place of the one before."""
@@ -88,23 +92,18 @@ class Contender:
         Raises:
             CannotTakePart: where every setting fails.
         """
-        tried, found = [], []
-        candidates = self.candidates()
-        for settings in candidates:
-            try:
-                seconds, outcome = self.try_setting(settings)
-            except (RuntimeError, ValueError, ImportError) as error:
-                tried.append({"settings": settings, "failed": first_line(error)})
-            else:
-                found.append((seconds, settings, outcome))
-                speed = self.images_per_step / seconds
-                tried.append({"settings": settings, "images_per_second": speed})
+        tried: list[dict[str, Any]] = []
+        found: list[tuple[float, dict[str, Any], np.ndarray | None]] = []
+        self.try_settings(self.candidates(), tried, found)
+        speeds = [(self.images_per_step / seconds, settings) for seconds, settings, _ in found]
+        self.try_settings(self.refinements(speeds), tried, found)
         if not found:
             raise CannotTakePart(tried[0]["failed"])
         seconds, settings, outcome = min(found, key=lambda one: one[0])
-        if settings != candidates[-1]:
+        if settings != tried[-1]["settings"]:
             self.make_ready(settings)
             self.measure(1)
+        give_back(self.device)
         return {
             "settings": settings,
             "seconds_per_step": seconds,
@@ -114,12 +113,22 @@ class Contender:
             "num_threads": torch.get_num_threads(),
         }
 
+    def try_settings(self, candidates: list[dict[str, Any]], tried: list, found: list) -> None:
+        """Tries settings: each goes to `tried`, and where it works to `found` too."""
+        for settings in candidates:
+            try:
+                seconds, outcome = self.try_setting(settings)
+            except (RuntimeError, ValueError, ImportError) as error:
+                tried.append({"settings": settings, "failed": first_line(error)})
+            else:
+                found.append((seconds, settings, outcome))
+                speed = self.images_per_step / seconds
+                tried.append({"settings": settings, "images_per_second": speed})
+
     def make_ready(self, settings: dict[str, Any]) -> None:
         """Prepares a setting, with the memory of the one before given back."""
-        self.forget()
+        self.rest()
         torch.compiler.reset()
-        gc.collect()
-        give_back(self.device)
         self.prepare(settings)
 
     def try_setting(self, settings: dict[str, Any]) -> tuple[float, np.ndarray | None]:
@@ -156,13 +165,21 @@ class Contender:
         """Returns the peak of memory since `begin`, in bytes."""
         return peak_memory_bytes(self.device)
 
+    def rest(self) -> None:
+        """Lets go of what was prepared and gives its memory back."""
+        self.forget()
+        gc.collect()
+        give_back(self.device)
+
     def extras(self) -> dict[str, Any]:
-        """Returns what else is told of it, measured after the turns."""
+        """Returns what else is told of it, measured after the turns, when everyone rests."""
         return {}
 
     def profile(self) -> list[dict[str, Any]]:
         """Returns where the time of a step goes: the operators with most of it, largest first."""
-        return profile_of(lambda: self.measure(1), device=self.device)
+        told = profile_of(lambda: self.measure(1), device=self.device)
+        give_back(self.device)
+        return told
 
 
 def profile_of(work: Callable[[], Any], *, device: torch.device) -> list[dict[str, Any]]:

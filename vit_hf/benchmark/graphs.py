@@ -44,7 +44,7 @@ class GraphModel(Contender):
         account |= write_graph(model.eval(), processor, folder, format=require(name))
         write_account(account, folder)
         self.graph: Any = open_graph(folder)
-        self.images = raw_images(self.options)
+        self.images = raw_images(self.options, self.options.batch_size)
 
     def forget(self) -> None:
         """Lets go of the graph."""
@@ -60,6 +60,7 @@ class GraphModel(Contender):
 
     def extras(self) -> dict[str, float]:
         """Returns the images a second of a pipeline that serves the graph."""
+        self.make_ready({"graph": self.options.graph})
         return served(self.graph, raw_image_processor(), batch_size=self.options.batch_size)
 
 

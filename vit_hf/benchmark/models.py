@@ -8,6 +8,7 @@ fused one for everybody.
 """
 
 import json
+from collections.abc import Iterable
 from functools import partial
 from typing import Any, ClassVar
 
@@ -21,18 +22,21 @@ from transformers.utils.import_utils import is_flash_attn_2_available
 
 from ..data import normalize
 from ..modeling.configuration_vision_transformer import VisionTransformerConfig
+from ..modeling.dense import can_pack_type
 from ..modeling.modeling_vision_transformer import VisionTransformerForImageClassification
-from .contender import Contender
+from ..training.float8 import convert_to_float8
+from .contender import CannotTakePart, Contender, give_back
+from .largest_batch import largest_batch
 
 SEED = 0
 LEARNING_RATE = 1e-5
-COMPILE_MODES = {"cpu": ("default",), "cuda": ("default", "reduce-overhead")}
+NEARLY = 0.7  # of the fastest: attention backends that are slower as they are, aren't compiled
 
 
-def raw_images(options: Any) -> torch.Tensor:
+def raw_images(options: Any, batch_size: int) -> torch.Tensor:
     """Returns a batch of noise `(B, 3, H, W)` uint8, the same for everyone."""
     generator = torch.Generator().manual_seed(SEED)  # whatever was drawn for the weights
-    shape = (options.batch_size, 3, options.image_size, options.image_size)
+    shape = (batch_size, 3, options.image_size, options.image_size)
     return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
 
 
@@ -46,8 +50,10 @@ class ModelContender(Contender):
     weights_format: ClassVar[str | None]
 
     def attentions(self) -> list[str]:
-        """Returns the names of the attention backends that it has here."""
-        return ["sdpa", "eager"]
+        """Returns the names of the attention backends that it has here; `cudnn` is `sdpa` by
+        cuDNN's kernels instead of those that PyTorch chooses.
+        """
+        return ["sdpa", "eager", *(["cudnn"] if self.device.type == "cuda" else [])]
 
     def build(self, attention: str) -> nn.Module:
         """Makes the model, in float32 on the CPU."""
@@ -57,47 +63,80 @@ class ModelContender(Contender):
         """Returns the logits `(B, K)` of what the model returned."""
         return outputs
 
+    def layers(self) -> Iterable[nn.Module]:
+        """Returns the encoder's layers of the model that was made."""
+        raise NotImplementedError
+
+    def checkpoint_layers(self) -> None:
+        """Has the layers computed again in the backward pass."""
+        self.model.gradient_checkpointing_enable({"use_reentrant": False})
+
     def candidates(self) -> list[dict[str, Any]]:
-        """Every backend, as it is and, where asked for, in each mode of the compiler."""
-        modes = COMPILE_MODES[self.device.type] if self.options.compile else ()
-        if self.device.type == "cpu" and not self.options.is_training:
-            modes = (*modes, "freezing") if modes else ()
+        """Every attention backend that it has and that is asked for, as it is."""
+        attentions = self.options.attentions_of(self.attentions())
+        if not attentions:
+            raise CannotTakePart(f"it has none of {', '.join(self.options.attention)} attention")
+        return [{"attention": name, "compile": None} for name in attentions]
+
+    def refinements(self, speeds: list[tuple[float, dict[str, Any]]]) -> list[dict[str, Any]]:
+        """The attention backends that are nearly as fast as the fastest, compiled."""
+        plain = {settings["attention"]: speed for speed, settings in speeds if len(settings) == 2}
         return [
-            {"attention": attention, "compile": mode}
-            for attention in self.attentions()
-            for mode in (None, *modes)
+            {"attention": name, "compile": mode}
+            for name, speed in plain.items()
+            for mode in self.options.compile_modes
+            if speed >= NEARLY * max(plain.values())
         ]
 
     def prepare(self, settings: dict[str, Any]) -> None:
         """Makes the model and a batch."""
         options, self.settings = self.options, settings
         torch.manual_seed(SEED)  # of weights that are random
-        model = self.build(settings["attention"])
-        dtype = getattr(torch, options.dtype)
+        choose_kernels(settings["attention"])
+        name = "sdpa" if settings["attention"] == "cudnn" else settings["attention"]
+        self.model = self.build(name)
+        dtype = getattr(torch, options.compute_dtype)
         self.autocast = partial(
             torch.autocast,
             self.device.type,
             torch.bfloat16,
             enabled=options.is_training and dtype == torch.bfloat16,
         )
-        images = normalize(raw_images(options))
+        if options.gradient_checkpointing:
+            self.checkpoint_layers()
         if options.is_training:
-            self.model = model.to(self.device).train()
-            self.batch = images.to(self.device)
-            self.labels = torch.arange(options.batch_size, device=self.device) % options.num_labels
-            self.optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
+            self.model.to(self.device).train()
+            self.optimizer = torch.optim.AdamW(
+                self.model.parameters(), lr=LEARNING_RATE, fused=True
+            )
         else:
-            self.model = model.to(self.device, dtype).eval().requires_grad_(False)
-            self.batch = images.to(self.device, dtype)
-        if settings["compile"] == "freezing":
+            self.model.to(self.device, dtype).eval().requires_grad_(False)
+        self.take_batch(options.batch_size)
+        self.compile(settings["compile"])
+
+    def take_batch(self, batch_size: int) -> None:
+        """Makes the batch that every step takes."""
+        images = normalize(raw_images(self.options, batch_size))
+        dtype = torch.float32 if self.options.is_training else next(self.model.parameters()).dtype
+        self.batch = images.to(self.device, dtype)
+        self.labels = torch.arange(batch_size, device=self.device) % self.options.num_labels
+
+    def compile(self, mode: str | None) -> None:
+        """Compiles the model: layer by layer, or as a whole in a mode of `torch.compile`."""
+        if mode == "layers":
+            for layer in self.layers():
+                layer.compile()
+        elif mode == "freezing":
             self.model.compile(options={"freezing": True})
-        elif settings["compile"] is not None:
-            self.model.compile(mode=settings["compile"])
+        elif mode is not None:
+            self.model.compile(mode=mode)
 
     def forget(self) -> None:
         """Lets go of the model."""
         self.model: Any = None
         self.optimizer: Any = None
+        self.batch: Any = None
+        self.labels: Any = None
 
     def step(self) -> None:
         """A forward pass; in training, forward, backward and update."""
@@ -126,10 +165,38 @@ class ModelContender(Contender):
     def outcome(self) -> np.ndarray:
         """Returns the logits `(B, K)` of the batch, in inference by the very call that is timed."""
         # The forward pass of training is computed without the compiler, which would make another
-        # graph for it.
-        model = self.model.forward if self.options.is_training else self.model
-        with self.autocast():
-            return self.logits(model(self.batch)).float().cpu().numpy()
+        # graph for it, and without dropout.
+        is_training = self.options.is_training
+        model = self.model.forward if is_training else self.model
+        self.model.eval()
+        with (
+            self.autocast(),
+            torch.compiler.set_stance("force_eager" if is_training else "default"),
+        ):
+            logits = self.logits(model(self.batch))
+        self.model.train(is_training)
+        return logits.float().cpu().numpy()
+
+    def extras(self) -> dict[str, Any]:
+        """Returns the largest batch, where that is asked for."""
+        if not self.options.largest_batch:
+            return {}
+        self.make_ready(self.settings)
+        self.step()  # makes the optimizer's state
+        found = largest_batch(self.fits)
+        self.rest()
+        return {"largest_batch_size": found}
+
+    def fits(self, batch_size: int) -> bool:
+        """Whether an update of so many images fits into the memory."""
+        self.batch = self.labels = None
+        give_back(self.device)
+        try:
+            self.take_batch(batch_size)
+            self.step()
+        except torch.OutOfMemoryError:
+            return False
+        return True
 
 
 class ModelOfTransformers(ModelContender):
@@ -149,14 +216,18 @@ class OurModel(ModelOfTransformers):
 
     weights_format = "vit_hf"
 
-    def candidates(self) -> list[dict[str, Any]]:
-        """The same with packed weights, where there are such."""
-        is_packable = self.device.type == "cpu" and not self.options.is_training
+    is_float8, drops_patches = True, True  # where the options ask for it
+
+    def refinements(self, speeds: list[tuple[float, dict[str, Any]]]) -> list[dict[str, Any]]:
+        """The same, and packed weights, where there are such."""
+        dtype = getattr(torch, self.options.compute_dtype)
+        is_packable = self.device.type == "cpu" and can_pack_type(dtype)
         packed = [
-            {"attention": attention, "compile": None, "packed": True}
-            for attention in self.attentions()
+            {**settings, "packed": True}
+            for settings in self.candidates()
+            if is_packable and not self.options.is_training
         ]
-        return super().candidates() + (packed if is_packable else [])
+        return packed + super().refinements(speeds)
 
     def prepare(self, settings: dict[str, Any]) -> None:
         """Makes the model and a batch."""
@@ -164,11 +235,36 @@ class OurModel(ModelOfTransformers):
         if settings.get("packed"):
             self.model.pack_weights()
 
+    def layers(self) -> Iterable[nn.Module]:
+        """Returns the encoder's layers."""
+        return self.model.vit.layers
+
+    def checkpoint_layers(self) -> None:
+        """Has the layers computed again in the backward pass, by segments."""
+        depth = self.model.config.num_hidden_layers
+        self.model.gradient_checkpointing_enable({"layers_per_segment": round(depth**0.5)})
+
     def build(self, attention: str) -> nn.Module:
         """Opens our own checkpoint."""
-        return VisionTransformerForImageClassification.from_pretrained(
-            self.folder / "vit_hf", attn_implementation=attention
+        rate = self.options.patch_dropout_rate if self.drops_patches else 0
+        model = VisionTransformerForImageClassification.from_pretrained(
+            self.folder / "vit_hf", attn_implementation=attention, patch_dropout_rate=rate
         )
+        if self.options.dtype == "float8" and self.is_float8:
+            convert_to_float8(model)
+        return model
+
+
+class OurBfloat16Model(OurModel):
+    """Ours in bfloat16, beside ours in float8."""
+
+    is_float8 = False
+
+
+class OurModelOnAllPatches(OurModel):
+    """Ours without patch dropout, beside ours with it."""
+
+    drops_patches = False
 
 
 class TransformersModel(ModelOfTransformers):
@@ -182,10 +278,15 @@ class TransformersModel(ModelOfTransformers):
             self.folder / "transformers", attn_implementation=attention
         )
 
+    def layers(self) -> Iterable[nn.Module]:
+        """Returns the encoder's layers."""
+        return self.model.vit.layers
+
     def extras(self) -> dict[str, float]:
         """Returns the images a second of its pipeline, where ours serves a graph."""
         if self.options.graph is None:
-            return {}
+            return super().extras()
+        self.make_ready(self.settings)
         from .graphs import served, square_processor
 
         side = self.options.image_size
@@ -215,6 +316,14 @@ class TimmModel(ModelContender):
             block.attn.fused_attn = attention == "sdpa"
         return model
 
+    def layers(self) -> Iterable[nn.Module]:
+        """Returns the encoder's layers."""
+        return self.model.blocks
+
+    def checkpoint_layers(self) -> None:
+        """Has the layers computed again in the backward pass."""
+        self.model.set_grad_checkpointing()
+
 
 class VitPytorchModel(ModelContender):
     """vit-pytorch's `ViT`, of the same sizes.
@@ -229,6 +338,14 @@ class VitPytorchModel(ModelContender):
     def attentions(self) -> list[str]:
         """Its one way, written out."""
         return ["eager"]
+
+    def layers(self) -> Iterable[nn.Module]:
+        """Returns the encoder's layers, attention and MLP each on its own."""
+        return [part for layer in self.model.transformer.layers for part in layer]
+
+    def checkpoint_layers(self) -> None:
+        """It has no such thing."""
+        raise ValueError("vit-pytorch's ViT has no gradient checkpointing")
 
     def build(self, attention: str) -> nn.Module:
         """Makes the model with random weights."""
@@ -249,6 +366,14 @@ class VitPytorchModel(ModelContender):
         )
 
 
+def choose_kernels(attention: str) -> None:
+    """Has scaled-dot-product attention use cuDNN's kernels alone, or those that PyTorch chooses."""
+    is_chosen = attention != "cudnn"
+    torch.backends.cuda.enable_flash_sdp(is_chosen)
+    torch.backends.cuda.enable_mem_efficient_sdp(is_chosen)
+    torch.backends.cuda.enable_math_sdp(is_chosen)
+
+
 def flash_attention(dtype: str) -> list[str]:
     """Returns the name of flash attention where it is installed and computes in the type."""
-    return ["flash_attention_2"] if is_flash_attn_2_available() and dtype == "bfloat16" else []
+    return ["flash_attention_2"] if is_flash_attn_2_available() and dtype != "float32" else []

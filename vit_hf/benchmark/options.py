@@ -14,8 +14,9 @@ PEERS = {
     "train": ("transformers", "transformers_default"),
 }
 MODES = ("infer", "train")
-DTYPES = ("float32", "bfloat16")
+DTYPES = ("float32", "bfloat16", "float8")
 DEVICES = ("cpu", "cuda")
+ATTENTIONS = ("sdpa", "eager", "cudnn", "flash_attention_2")
 
 
 @dataclass(kw_only=True)
@@ -48,10 +49,10 @@ class Options:
     def __post_init__(self):
         import torch
 
-        allowed = PEERS[self.subject]
-        self.peers = list(dict.fromkeys(allowed if self.peers is None else self.peers))
+        usual, others = PEERS[self.subject], self.further_peers()
+        self.peers = list(dict.fromkeys((*usual, *others) if self.peers is None else self.peers))
         for peer in self.peers:
-            self.allow("peers", peer, allowed)
+            self.allow("peers", peer, (*usual, *others))
         self.device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.allow("device", self.device, DEVICES)
         if self.device == "cuda" and not torch.cuda.is_available():
@@ -60,6 +61,10 @@ class Options:
             self.at_least(name, 1)
         if not self.seconds > 0:
             raise ValueError(f"got --seconds {self.seconds:g}, allowed: above 0")
+
+    def further_peers(self) -> tuple[str, ...]:
+        """Returns the peers that there are beside the usual ones: other forms of ours."""
+        return ()
 
     def allow(self, name: str, value: str, allowed: tuple[str, ...]) -> None:
         """Raises a `ValueError` for a word that is none of those allowed."""
@@ -84,8 +89,10 @@ class OfModel(Options):
         size: the settings of `VisionTransformerConfig` that it stands for.
         num_labels: classes.
         dtype: that is computed in; in training bfloat16 is mixed precision, with weights in
-            float32.
+            float32, and float8 the same with our dense layers in 8 bits, where the peers and the
+            limit stay in bfloat16.
         compile: whether compiled models are tried too, for everyone.
+        attention: the attention backends that are tried; `None` is each that there is.
     """
 
     model: str = "B/16"
@@ -93,16 +100,38 @@ class OfModel(Options):
     num_labels: int = 1000
     dtype: str = "float32"
     compile: bool = False
+    attention: list[str] | None = None
 
     def __post_init__(self):
         super().__post_init__()
         self.allow("dtype", self.dtype, DTYPES)
+        for name in self.attention or []:
+            self.allow("attention", name, ATTENTIONS)
         self.at_least("num_labels", 1)
-        if self.dtype == "bfloat16" and self.device == "cuda":
+        if self.dtype == "float8" and (self.device != "cuda" or not self.is_training):
+            raise ValueError(
+                "got --dtype float8, allowed: in training on a GPU; otherwise float32, bfloat16"
+            )
+        if self.dtype != "float32" and self.device == "cuda":
             import torch
 
             if not torch.cuda.is_bf16_supported(including_emulation=False):
-                raise ValueError("got --dtype bfloat16, which this GPU has not; allowed: float32")
+                raise ValueError(
+                    f"got --dtype {self.dtype}, which this GPU has not; allowed: float32"
+                )
+
+    def further_peers(self) -> tuple[str, ...]:
+        """Returns ours in bfloat16 beside ours in float8."""
+        return ("ours_bfloat16",) if self.dtype == "float8" else ()
+
+    def attentions_of(self, there_are: list[str]) -> list[str]:
+        """Returns those of the attention backends that there are which are tried."""
+        return [name for name in there_are if self.attention is None or name in self.attention]
+
+    @property
+    def compute_dtype(self) -> str:
+        """The type that everyone computes in, but for dense layers in float8."""
+        return "bfloat16" if self.dtype == "float8" else self.dtype
 
     @property
     def is_training(self) -> bool:
@@ -114,6 +143,11 @@ class OfModel(Options):
         """The settings of our configuration."""
         return {**self.size, "image_size": self.image_size, "num_labels": self.num_labels}
 
+    @property
+    def our_settings(self) -> dict[str, Any]:
+        """The settings with what ours alone has."""
+        return self.model_settings
+
 
 @dataclass(kw_only=True)
 class ModelOptions(OfModel):
@@ -121,17 +155,34 @@ class ModelOptions(OfModel):
 
     Args:
         mode: `"infer"`, the forward pass, or `"train"`: forward, backward and AdamW's update.
+        compile_modes: how the compiled ones are compiled; `None` is in every way that the device
+            and the mode have.
+        gradient_checkpointing: whether everyone keeps nothing of a layer for the backward pass, and
+            computes it again.
+        patch_dropout_rate: of our model in training, see `VisionTransformerConfig`; the peers
+            keep every patch.
+        largest_batch: whether to find, after the turns, the largest batch that fits into a GPU.
         graph: the format of an exported graph that is ours then; the peers stay what they are.
     """
 
     subject: ClassVar[str] = "model"
 
     mode: str = "infer"
+    compile_modes: list[str] | None = None
+    gradient_checkpointing: bool = False
+    patch_dropout_rate: float = 0.0
+    largest_batch: bool = False
     graph: str | None = None
 
     def __post_init__(self):
         super().__post_init__()
         self.allow("mode", self.mode, MODES)
+        self.choose_compile_modes()
+        for name in ("gradient_checkpointing", "patch_dropout_rate", "largest_batch"):
+            if getattr(self, name) and not self.is_training:
+                raise ValueError(f"got --{name} with --mode infer, allowed: --mode train")
+        if self.largest_batch and self.device != "cuda":
+            raise ValueError("got --largest_batch with --device cpu, allowed: cuda")
         if self.graph is None:
             return
         from ..deployment.formats import FORMATS, require
@@ -144,6 +195,29 @@ class ModelOptions(OfModel):
                 f"--dtype {self.dtype}; allowed: infer, cpu, float32, as a graph is neither "
                 "trained nor cast"
             )
+
+    @property
+    def our_settings(self) -> dict[str, Any]:
+        """The settings with what ours alone has."""
+        return {**self.model_settings, "patch_dropout_rate": self.patch_dropout_rate}
+
+    def further_peers(self) -> tuple[str, ...]:
+        """Returns ours with every patch too, beside ours with patch dropout."""
+        return super().further_peers() + (("ours_all_patches",) if self.patch_dropout_rate else ())
+
+    def choose_compile_modes(self) -> None:
+        """Fills in the ways to compile; raises a `ValueError` for one that there is not."""
+        there_are = ["layers", "default"]
+        if self.device == "cuda":
+            there_are.append("reduce-overhead")
+        elif not self.is_training:
+            there_are.append("freezing")
+        if self.compile_modes is None:
+            self.compile_modes = there_are if self.compile else []
+        elif not self.compile:
+            raise ValueError("got --compile_modes without --compile; give that too")
+        for mode in self.compile_modes:
+            self.allow("compile_modes", mode, tuple(there_are))
 
     @property
     def is_training(self) -> bool:

@@ -25,7 +25,7 @@ class ContenderProcess:
         task: what it is made with.
 
     Raises:
-        CannotTakePart: where a library is not installed, or cannot be imported.
+        CannotTakePart: where a library is not installed.
     """
 
     def __init__(self, contender_class: type[Contender], task: Task):
@@ -35,24 +35,21 @@ class ContenderProcess:
         if missing:
             raise CannotTakePart(f"{', '.join(missing)} is not installed")
         self.pool = ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn"))
-        try:
-            self.submit(start, contender_class, task)
-        except CannotTakePart:
-            self.close()
-            raise
+        self.starting = self.pool.submit(start, contender_class, task)  # beside the others
+
+    def wait(self) -> None:
+        """Waits until the process has started, or failed to."""
+        self.starting.exception()
 
     def call(self, method: str, *arguments: Any) -> Any:
         """Calls a method of the contender.
 
         Raises:
-            CannotTakePart: for whatever goes wrong there.
+            CannotTakePart: for whatever goes wrong there, also while it started.
         """
-        return self.submit(carry_out, method, arguments)
-
-    def submit(self, function, *arguments: Any) -> Any:
-        """Has a function run in the process."""
         try:
-            return self.pool.submit(function, *arguments).result()
+            self.starting.result()
+            return self.pool.submit(carry_out, method, arguments).result()
         except BrokenProcessPool as error:
             raise CannotTakePart("its process was ended, as for want of memory") from error
 

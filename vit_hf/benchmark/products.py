@@ -21,7 +21,7 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..modeling.configuration_vision_transformer import VisionTransformerConfig
-from ..modeling.dense import Dense
+from ..modeling.dense import Dense, can_pack_type
 from ..modeling.modeling_vision_transformer import VisionTransformerForImageClassification
 from .contender import Contender, no_garbage_collection, wait_for
 
@@ -142,11 +142,11 @@ class MatrixProducts(Contender):
     def prepare(self, settings: dict) -> None:
         """Makes the factors of every product."""
         options = self.options
-        config = VisionTransformerConfig(**options.model_settings)
+        config = VisionTransformerConfig(**options.our_settings)
         products = products_of(
             config, batch_size=options.batch_size, is_training=options.is_training
         )
-        dtype = getattr(torch, options.dtype)
+        dtype = getattr(torch, options.compute_dtype)
         self.flops = sum(product.flops * count for product, count in products.items())
         self.multiplications: list = [
             (fastest(self.ways(product, dtype), device=self.device), count)
@@ -162,8 +162,8 @@ class MatrixProducts(Contender):
         right = random_factor(product.right, product.right_strides, dtype, self.device)
         multiply = torch.mm if left.ndim == 2 else torch.bmm
         ways: list[Callable[[], torch.Tensor]] = [partial(multiply, left, right)]
-        is_packable = self.device.type == "cpu" and not self.options.is_training
-        if is_packable and left.ndim == 2:
+        is_packable = self.device.type == "cpu" and can_pack_type(dtype)
+        if is_packable and not self.options.is_training and left.ndim == 2:
             weights = Dense(*right.shape, bias=False, dtype=dtype)
             weights.weight.copy_(right.t())
             weights.pack()

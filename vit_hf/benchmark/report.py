@@ -63,6 +63,9 @@ def details(results: dict[str, Any]) -> Iterator[str]:
     shares = [("ours", results["ours"]), *results["peers"].items()]
     told = ", ".join(f"{name} {found['limit_share']:.1%}" for name, found in shares)
     yield f"of the limit ({limit}): {told}"
+    if "flops_per_second" in results["ours"]:
+        told = ", ".join(f"{name} {found['flops_per_second'] / 1e12:.3g}" for name, found in shares)
+        yield f"10^12 operations of our matrix products a second: {told}"
     if "fast_decoding_error" in task:
         error = task["fast_decoding_error"]
         yield (
@@ -72,13 +75,17 @@ def details(results: dict[str, Any]) -> Iterator[str]:
     for name, found in shares:
         if "served_images_per_second" in found:
             yield f"{name}: {found['served_images_per_second']:.2f} images/s through a pipeline"
+        if "input_wait_share" in found:
+            yield f"{name}: waits for images {found['input_wait_share']:.1%} of the time"
+        if "largest_batch_size" in found:
+            yield f"{name}: {found['largest_batch_size']} images at most at once"
     for name, peer in results["peers"].items():
         if "difference" in peer:
             yield (
                 f"{name}: differs from ours by {peer['difference']:.3g} "
                 f"(allowed {peer['allowed_difference']:.3g})"
             )
-        elif results["subject"] == "model":
+        elif name == "vit_pytorch":
             yield f"{name}: random weights of its own, as ours do not fit it"
 
 

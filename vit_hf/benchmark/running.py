@@ -44,9 +44,10 @@ def run_benchmark(
         What is written as JSON: `subject`, `options`, `command`, `measured_at`, `machine`, `ours`,
         `peers` by name, `missing` peers with the reason, `limits` by name, `task`. A contender has
         `images_per_second` (median), its `spread` (first and third quartile), `turns`,
-        `seconds_per_step`, `peak_memory_bytes`, `settings`, `searched`, `limit_share` (of the first
-        of the limits); a peer and a limit also `ratio`, ours over it by pairs of neighbouring
-        turns; a peer that does the same as we do also `difference`, of its outcome from ours.
+        `seconds_per_step`, `peak_memory_bytes`, `settings`, `searched`, `flops_per_second` (of our
+        matrix products), `limit_share` (of the first of the limits); a peer and a limit also
+        `ratio`, ours over it by pairs of neighbouring turns; a peer that does the same as we do
+        also `difference`, of its outcome from ours.
 
     Raises:
         ValueError: where ours cannot take part, or a peer does something else than we do.
@@ -62,11 +63,13 @@ def run_benchmark(
         processes, settled = enter(subject, host, task, missing, stack, say)
         differences = compare(subject, processes, settled, options)
         own, pairs, peaks = race(processes, settled, options, say)
-        extras = {name: process.call("extras") for name, process in processes.items()}
         profiles = {}
         if options.profile:
             say("profiling")
             profiles = {name: process.call("profile") for name, process in processes.items()}
+        for process in processes.values():
+            process.call("rest")
+        extras = {name: process.call("extras") for name, process in processes.items()}
     told = {
         name: {
             **speed_of(own if name == OURS else [theirs for _, theirs in pairs[name]]),
@@ -84,6 +87,12 @@ def run_benchmark(
         if name != OURS:
             told[name]["ratio"] = ratio_of(pairs[name])
             told[name] |= differences.get(name, {})
+    flops_per_image = next(
+        (found["flops_per_image"] for found in told.values() if "flops_per_image" in found), None
+    )
+    if flops_per_image is not None:
+        for found in told.values():
+            found["flops_per_second"] = flops_per_image * found["images_per_second"]
     limits = {name: told.pop(name) for name in subject.limits if name in told}
     ours = told.pop(OURS)
     share = next(iter(limits.values()))["ratio"]["median"]
@@ -112,7 +121,7 @@ def enter(
     stack: ExitStack,
     say: Callable[[str], None],
 ) -> tuple[dict[str, ContenderProcess], dict[str, dict]]:
-    """Starts everyone and lets each find its fastest setting, one after the other.
+    """Starts everyone, and lets each find its fastest setting, one after the other.
 
     Args:
         subject: who there is.
@@ -126,18 +135,29 @@ def enter(
         The processes and what each settled for, ours first.
     """
     peers = {name: subject.peers[name] for name in task.options.peers if name not in missing}
-    processes, settled = {}, {}
+    started, processes, settled = {}, {}, {}
+
+    def leave_out(name: str, error: CannotTakePart):
+        if name == OURS or name in subject.limits:
+            raise ValueError(f"{name} cannot take part: {error}") from error
+        missing[name] = str(error)
+        say(f"{name}: left out, as {error}")
+
     for name, contender in {OURS: subject.ours, **peers, **subject.limits}.items():
+        try:
+            started[name] = host(contender, task)
+        except CannotTakePart as error:
+            leave_out(name, error)
+        else:
+            stack.callback(started[name].close)
+    for process in started.values():
+        process.wait()
+    for name, process in started.items():
         say(f"{name}: looking for its fastest setting")
         try:
-            process = host(contender, task)
-            stack.callback(process.close)
             settled[name] = process.call("settle")
         except CannotTakePart as error:
-            if name == OURS or name in subject.limits:
-                raise ValueError(f"{name} cannot take part: {error}") from error
-            missing[name] = str(error)
-            say(f"{name}: left out, as {error}")
+            leave_out(name, error)
         else:
             processes[name] = process
     return processes, settled

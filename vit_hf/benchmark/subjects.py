@@ -21,14 +21,26 @@ from .inputs import (
     TransformersInput,
     decoding_error,
 )
-from .models import OurModel, TimmModel, TransformersModel, VitPytorchModel
+from .models import (
+    OurBfloat16Model,
+    OurModel,
+    OurModelOnAllPatches,
+    TimmModel,
+    TransformersModel,
+    VitPytorchModel,
+)
 from .photos import write_photos
 from .products import MatrixProducts
 from .weights import write_weights
-from .whole_training import DefaultTransformersTraining, OurTraining, TransformersTraining
+from .whole_training import (
+    DefaultTransformersTraining,
+    OurBfloat16Training,
+    OurTraining,
+    TransformersTraining,
+)
 
 # How far the logits of the same weights may be apart, as a share of the largest: rounding.
-LOGIT_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
+LOGIT_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1, "float8": 0.3}
 GRAPH_TOLERANCE = {"int8": 0.2}  # weights and activations of 8 bits, weights that are random
 OTHER_GRAPH_TOLERANCE = 0.01
 PIXEL_TOLERANCE = 4  # levels of 255, on average: resizing that is not quite the same
@@ -126,7 +138,13 @@ def compare_pixels(ours: np.ndarray, theirs: np.ndarray, options: Any) -> tuple[
 
 MODEL = Subject(
     ours=OurModel,
-    peers={"transformers": TransformersModel, "timm": TimmModel, "vit_pytorch": VitPytorchModel},
+    peers={
+        "transformers": TransformersModel,
+        "timm": TimmModel,
+        "vit_pytorch": VitPytorchModel,
+        "ours_bfloat16": OurBfloat16Model,
+        "ours_all_patches": OurModelOnAllPatches,
+    },
     limits={"matrix_products": MatrixProducts},
     share=share_weights,
     compare=compare_logits,
@@ -147,6 +165,7 @@ TRAIN = Subject(
     peers={
         "transformers": TransformersTraining,
         "transformers_default": DefaultTransformersTraining,
+        "ours_bfloat16": OurBfloat16Training,
     },
     limits={"matrix_products": MatrixProducts, "decoding_alone": DecodingAlone},
     share=share_photos_and_weights,

@@ -30,7 +30,7 @@ from transformers import (
 from ..data import ImageCollator, ImageDataset, ImageTransform, normalize
 from ..modeling.modeling_vision_transformer import VisionTransformerForImageClassification
 from ..training import VisionTransformerTrainer, VisionTransformerTrainingArguments
-from .contender import Contender, give_back, no_garbage_collection, wait_for
+from .contender import CannotTakePart, Contender, give_back, no_garbage_collection, wait_for
 from .inputs import HALF, PHOTOS
 from .models import flash_attention
 
@@ -48,20 +48,31 @@ class StepClock(TrainerCallback):
     Args:
         device: that is waited for.
         num_steps: that are timed.
+
+    Attributes:
+        trainer: that is timed; ours tells how long it waited for images.
+        input_wait_share: what it told.
     """
 
     def __init__(self, device: torch.device, *, num_steps: int):
         self.device, self.last_step = device, NUM_WARM_UP_STEPS + num_steps
         self.started = self.ended = math.nan
+        self.trainer: Trainer | None = None
+        self.input_wait_share: float | None = None
 
     def on_step_end(self, args, state, control, **kwargs):
         """Reads the clock."""
         if state.global_step == NUM_WARM_UP_STEPS:
             wait_for(self.device)
             self.started = time.perf_counter()
+            if isinstance(self.trainer, VisionTransformerTrainer) and self.trainer.throughput:
+                self.trainer.throughput.start_anew()
         elif state.global_step == self.last_step:
             wait_for(self.device)
             self.ended = time.perf_counter()
+            if isinstance(self.trainer, VisionTransformerTrainer) and self.trainer.throughput:
+                told = self.trainer.throughput.log_entries()
+                self.input_wait_share = told.get("input_wait_share")
 
 
 class TrainingContender(Contender):
@@ -69,7 +80,11 @@ class TrainingContender(Contender):
 
     def candidates(self) -> list[dict[str, Any]]:
         """Every attention backend, and compiled where that is asked for."""
-        attentions = ["sdpa", "eager", *flash_attention(self.options.dtype)]
+        attentions = self.options.attentions_of(
+            ["sdpa", "eager", *flash_attention(self.options.dtype)]
+        )
+        if not attentions:
+            raise CannotTakePart(f"it has none of {', '.join(self.options.attention)} attention")
         compiled = [False, True] if self.options.compile else [False]
         return [
             {"attention": attention, "torch_compile": is_compiled, **self.fixed_settings()}
@@ -80,7 +95,7 @@ class TrainingContender(Contender):
     def fixed_settings(self) -> dict[str, Any]:
         """Returns the settings that are not searched."""
         return {
-            "bf16": self.options.dtype == "bfloat16",
+            "bf16": self.options.compute_dtype == "bfloat16",
             "per_device_train_batch_size": self.options.batch_size,
             "dataloader_num_workers": self.options.num_workers,
             "optim": "adamw_torch_fused",
@@ -139,7 +154,9 @@ class TrainingContender(Contender):
             trainer = self.trainer(self.dataset(self.rows * repeats), arguments)
             trainer.remove_callback(PrinterCallback)
             trainer.add_callback(clock)
+            clock.trainer = trainer
             trainer.train()
+        self.input_wait_share, clock.trainer = clock.input_wait_share, None
         del trainer
         gc.collect()
         return clock.ended - clock.started
@@ -149,6 +166,11 @@ class TrainingContender(Contender):
         seconds = self.measure(num_steps)  # warms itself up
         give_back(self.device)
         return num_steps * self.images_per_step / seconds
+
+    def extras(self) -> dict[str, Any]:
+        """Returns the share of the last turn in which it waited for images, where it tells."""
+        share = self.input_wait_share
+        return {} if share is None else {"input_wait_share": share}
 
     @torch.no_grad()
     def outcome(self) -> np.ndarray:
@@ -161,6 +183,13 @@ class TrainingContender(Contender):
 
 class OurTraining(TrainingContender):
     """`VisionTransformerTrainer`."""
+
+    is_float8 = True  # where the options ask for it
+
+    def fixed_settings(self) -> dict[str, Any]:
+        """Returns the settings that are not searched."""
+        is_float8 = self.options.dtype == "float8" and self.is_float8
+        return super().fixed_settings() | ({"float8": True} if is_float8 else {})
 
     def open(self, attention: str | None):
         """Opens our own checkpoint."""
@@ -187,6 +216,12 @@ class OurTraining(TrainingContender):
         """Returns the first images."""
         samples = [dataset[place] for place in range(min(NUM_COMPARED, len(self.rows)))]
         return normalize(ImageCollator()(samples)["pixel_values"])
+
+
+class OurBfloat16Training(OurTraining):
+    """Ours in bfloat16, beside ours in float8."""
+
+    is_float8 = False
 
 
 class ProcessedFiles(Dataset):

@@ -15,6 +15,7 @@ from .plan import find_model
 from .progress import hide_progress_bars
 
 SUBJECTS = ("model", "input", "train")
+WITH_COMMAS = ("peers", "compile_modes", "attention")
 ABOUT = {
     "model": "the model on images that are on the device",
     "input": "from JPEG bytes to a batch on the device, a core",
@@ -54,7 +55,7 @@ class Arguments:
         default=None,
         metadata={
             "help": "model, train: float32 (the default) or bfloat16, which in training is mixed "
-            "precision."
+            "precision; in training on a GPU also float8, for ours alone."
         },
     )
     graph: str | None = field(
@@ -67,6 +68,32 @@ class Arguments:
     compile: bool = field(
         default=False,
         metadata={"help": "model, train: tries everyone compiled too, and keeps what is faster."},
+    )
+    compile_modes: str | None = field(
+        default=None,
+        metadata={
+            "help": "model: with --compile, how, with commas: layers (each alone), default (the "
+            "whole model), reduce-overhead (cuda), freezing (cpu, infer). By default all of them."
+        },
+    )
+    attention: str | None = field(
+        default=None,
+        metadata={
+            "help": "model, train: the attention backends that are tried, with commas: sdpa, "
+            "eager, cudnn (cuda), flash_attention_2. By default all that there are."
+        },
+    )
+    patch_dropout_rate: float | None = field(
+        default=None,
+        metadata={"help": "model, training: of ours, held against ours_all_patches too."},
+    )
+    gradient_checkpointing: bool = field(
+        default=False,
+        metadata={"help": "model, training: everyone computes its layers again when going back."},
+    )
+    largest_batch: bool = field(
+        default=False,
+        metadata={"help": "model, training on cuda: also finds the largest batch that fits."},
     )
     batch_size: int | None = field(default=None, metadata={"help": "Images at once; by default 8."})
     image_size: int | None = field(
@@ -164,6 +191,7 @@ def options_of(arguments: Arguments):
                 f"{' and '.join(takers)}"
             )
     given |= {"size": size} if "size" in taken[arguments.subject] else {}
-    if arguments.peers is not None:
-        given["peers"] = [word.strip() for word in arguments.peers.split(",") if word.strip()]
+    for flag in WITH_COMMAS:
+        if flag in given:
+            given[flag] = [word.strip() for word in given[flag].split(",") if word.strip()]
     return OPTIONS[arguments.subject](**given)

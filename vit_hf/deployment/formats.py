@@ -58,9 +58,9 @@ def int8():
 
     settings = OnnxRuntimeDynamicConfig(
         per_channel=True,
-        # Signed weights overflow on processors without VNNI or AMX: one image in ten then changed
-        # its class where it is one in a hundred with these, see docs/deployment.md.
-        weight_type=QuantType.QUInt8,
+        # Signed, as VNNI and AMX multiply; where they overflow, `open_graph` has ONNX Runtime take
+        # them for unsigned ones.
+        weight_type=QuantType.QInt8,
         # The patch projection, a convolution, stays as it is: it sees the picture itself.
         op_types_to_quantize=["MatMul"],
     )

@@ -8,6 +8,7 @@ same keys, trains, saves and loads as before.
 Shapes: `K` inputs, `N` outputs, `...` any leading axes.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -24,9 +25,20 @@ FUSED_ACTIVATIONS = {
 
 
 def can_pack(model: Any) -> bool:
-    """Whether a model's weights can be packed: on a CPU, of a type and a build that have it."""
-    is_packable = model.device.type == "cpu" and model.dtype in PACKABLE_TYPES
-    return is_packable and torch.backends.mkldnn.is_available()
+    """Whether a model's weights can be packed: on a CPU, of a type that it packs."""
+    return model.device.type == "cpu" and can_pack_type(model.dtype)
+
+
+@functools.cache
+def can_pack_type(dtype: torch.dtype) -> bool:
+    """Whether this build of PyTorch packs weights of a type on this processor.
+
+    Those of bfloat16 need AVX512 (or its like), as Intel's and AMD's servers have since Skylake and
+    Zen 4.
+    """
+    if dtype not in PACKABLE_TYPES or not torch.backends.mkldnn.is_available():
+        return False
+    return dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 class Dense(nn.Linear):
@@ -90,6 +102,11 @@ class Dense(nn.Linear):
             )
         if not torch.backends.mkldnn.is_available():
             raise ValueError("this build of PyTorch has no oneDNN, which packs the weights")
+        if not can_pack_type(weight.dtype):
+            raise ValueError(
+                f"got weights of {weight.dtype}, which oneDNN packs on a processor with AVX512, "
+                "and this one has none; allowed here: torch.float32, with model.float()"
+            )
         self.packs_weights = True
         self.packed_weights()
 
@@ -108,7 +125,7 @@ class Dense(nn.Linear):
             or inputs.dtype != self.weight.dtype
             or inputs.numel() == 0
             or self.weight.device.type != "cpu"
-            or self.weight.dtype not in PACKABLE_TYPES
+            or not can_pack_type(self.weight.dtype)
         )
 
     def packed_weights(self) -> Any:

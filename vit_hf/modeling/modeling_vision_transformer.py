@@ -9,10 +9,12 @@ Shapes: `B` batch, `C` channels, `H` and `W` height and width of the image, `N` 
 """
 
 import copy
+from functools import partial
 from typing import cast
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
 from transformers.modeling_utils import PreTrainedModel
@@ -137,6 +139,25 @@ class VisionTransformerPreTrainedModel(PreTrainedModel):
             if isinstance(module, Dense):
                 module.pack()
 
+    def _set_gradient_checkpointing(
+        self, enable: bool = True, gradient_checkpointing_func=checkpoint, **kwargs
+    ):
+        """Takes `layers_per_segment` of `gradient_checkpointing_kwargs` beside what PyTorch does;
+        see `VisionTransformerModel.checkpoint_segments`.
+        """
+        settings = dict(getattr(gradient_checkpointing_func, "keywords", {}))
+        layers_per_segment = settings.pop("layers_per_segment", None)
+        if layers_per_segment is not None:
+            if settings.setdefault("use_reentrant", False):
+                raise ValueError(
+                    "got layers_per_segment with use_reentrant=True, allowed: use_reentrant=False"
+                )
+            gradient_checkpointing_func = partial(gradient_checkpointing_func.func, **settings)
+        cast(VisionTransformerModel, self.base_model).checkpoint_segments(layers_per_segment)
+        super()._set_gradient_checkpointing(
+            enable=enable, gradient_checkpointing_func=gradient_checkpointing_func, **kwargs
+        )
+
     def unpack_weights(self):
         """Lets go of the packed weights of `pack_weights`."""
         for module in self.modules():
@@ -199,6 +220,7 @@ class VisionTransformerModel(VisionTransformerPreTrainedModel):
             nn.LayerNorm(width, eps=eps) if config.final_norm == "tokens" else nn.Identity()
         )
         self.pooler = VisionTransformerPooler(config) if add_pooling_layer else None
+        self.layers_per_segment: int | None = None  # of gradient checkpointing
         self.post_init()
 
     @merge_with_config_defaults
@@ -232,14 +254,48 @@ class VisionTransformerModel(VisionTransformerPreTrainedModel):
         grid = self.embeddings.patch_embeddings.grid_of(pixel_values)
         kwargs.setdefault("output_attentions", self.config.output_attentions)
         tokens = self.embeddings(pixel_values, bool_masked_pos, patch_replacement)  # (B, T, D)
-        for index, layer in enumerate(self.layers):
-            tokens, relative_keys = self.positions(tokens, grid, layer=index)
-            if index == 0:
-                tokens = self.pre_layernorm(self.dropout(self.patch_dropout(tokens)))
-            tokens = layer(tokens, relative_keys, **kwargs)
+        depth = len(self.layers)
+        if self.training and self.layers_per_segment is not None:
+            for first in range(0, depth, self.layers_per_segment):
+                segment = range(first, min(first + self.layers_per_segment, depth))
+                encode = partial(self.encode, grid=grid, indices=segment, **kwargs)
+                tokens = checkpoint(encode, tokens, use_reentrant=False)
+        else:
+            tokens = self.encode(tokens, grid, range(depth), **kwargs)
         tokens = self.layernorm(tokens)
         pooled = self.pooler(tokens) if self.pooler is not None else None  # (B, R)
         return BaseModelOutputWithPooling(last_hidden_state=tokens, pooler_output=pooled)
+
+    def encode(
+        self, tokens: torch.Tensor, grid: tuple[int, int], indices: range, **kwargs
+    ) -> torch.Tensor:
+        """Maps tokens `(B, T, D)` of patches `(rows, columns)` through the layers of some indices;
+        before the first come the positions, dropout and the first norm.
+        """
+        for index in indices:
+            tokens, relative_keys = self.positions(tokens, grid, layer=index)
+            if index == 0:
+                tokens = self.pre_layernorm(self.dropout(self.patch_dropout(tokens)))
+            tokens = self.layers[index](tokens, relative_keys, **kwargs)
+        return tokens
+
+    def checkpoint_segments(self, layers_per_segment: int | None):
+        """Has gradient checkpointing keep, in the forward pass, only what goes into each so many
+        layers (Chen et al., 2016, arXiv 1604.06174, section 4.2).
+
+        The backward pass makes what goes into each layer again, a segment at a time: with depth
+        `L` and segments of about the root of `L` layers there are `2 sqrt(L)` tensors `(B, T, D)`
+        at once instead of `L`, for a second more forward pass. `None` keeps one for each layer.
+
+        Raises:
+            ValueError: for a number that is not positive.
+        """
+        if layers_per_segment is not None and layers_per_segment < 1:
+            raise ValueError(
+                f"got layers_per_segment={layers_per_segment}, allowed: 1 and more; about the root "
+                f"of the depth, here {round(len(self.layers) ** 0.5)}, takes the least memory"
+            )
+        self.layers_per_segment = layers_per_segment
 
 
 class VisionTransformerForImageClassification(VisionTransformerPreTrainedModel):

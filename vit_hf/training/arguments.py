@@ -15,6 +15,8 @@ from accelerate.utils import parse_flag_from_env
 from transformers import TrainingArguments
 from transformers.utils import logging
 
+from .float8 import check_float8
+
 logger = logging.get_logger(__name__)
 
 MAX_DEFAULT_BATCH_SIZE = 128  # images a device takes at once, where nobody says
@@ -36,6 +38,14 @@ class VisionTransformerTrainingArguments(TrainingArguments):
         metadata={
             "help": "bfloat16; by default what the launcher says, else where the device is built "
             "for it."
+        },
+    )
+    float8: bool = field(
+        default=False,
+        metadata={
+            "help": "The encoder's dense layers multiply in 8-bit floats (torchao), the rest in "
+            "bfloat16; for Ada, Hopper and newer GPUs, with --torch_compile. Also what `accelerate "
+            "launch --mixed_precision fp8` asks for."
         },
     )
     ddp_find_unused_parameters: bool | None = field(
@@ -105,6 +115,15 @@ class VisionTransformerTrainingArguments(TrainingArguments):
             or not torch.accelerator.is_available()
             or parse_flag_from_env("ACCELERATE_USE_CPU")
         )
+        self.float8 = self.float8 or os.environ.get("ACCELERATE_MIXED_PRECISION") == "fp8"
+        if self.float8:
+            if self.bf16 is False or self.fp16:
+                raise ValueError(
+                    f"got float8 with bf16={self.bf16} and fp16={self.fp16}; what is not in float8 "
+                    "is in bfloat16: leave them out"
+                )
+            check_float8()
+            self.bf16 = True
         is_full_precision = self.bf16 is False and not self.fp16  # as the flag says
         if self.bf16 is None and not self.fp16:
             launched = os.environ.get("ACCELERATE_MIXED_PRECISION")

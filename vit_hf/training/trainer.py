@@ -33,6 +33,7 @@ from .bad_images import BadImages
 from .checkpoints import STAGING, CheckpointingTrainer, find_checkpoint, read_places
 from .divergence import NonFiniteLoss, first_bad_module
 from .drop_path_schedule import DropPathSchedule
+from .float8 import convert_to_float8
 from .parameter_groups import decayed_names, parameter_groups
 from .sharding import (
     asks_for_shards,
@@ -72,6 +73,8 @@ class VisionTransformerTrainer(CheckpointingTrainer):
                 f"got args of the class {type(self.args).__name__}, allowed: "
                 "VisionTransformerTrainingArguments, which takes the same settings"
             )
+        if self.args.float8:
+            convert_to_float8(self.model)
         size = len(self.train_dataset) if isinstance(self.train_dataset, ImageDataset) else None
         self.bad_images = BadImages(Path(self.args.output_dir), self.args.max_bad_fraction, size)
         self.throughput: Throughput | None = None
