@@ -50,7 +50,7 @@ def resize_fast(image: Image.Image, box: Box, *, target: tuple[int, int]) -> np.
     resized = functional.interpolate(
         pixels_of(image), size=target[::-1], mode="bilinear", antialias=True, align_corners=False
     )
-    return resized[0, : len(image.getbands())].numpy()
+    return resized.numpy()[0, : len(image.getbands())]
 
 
 def pixels_of(image: Image.Image) -> torch.Tensor:
@@ -62,11 +62,15 @@ def pixels_of(image: Image.Image) -> torch.Tensor:
     """
     try:
         values = pyarrow.array(image)
-        pixels = torch.from_dlpack(values if image.mode == "L" else values.flatten())
+        pixels = torch.from_dlpack(values if image.mode == "L" else values.values)
     except (ValueError, TypeError):
         pixels = torch.from_numpy(np.array(image))
-    pixels = pixels.view(image.height, image.width, -1)
-    return pixels.permute(2, 0, 1)[None]
+    height, width = image.height, image.width
+    channels = pixels.numel() // (height * width)
+    # One operation, as a view, its axes in another order and one more are three.
+    return pixels.as_strided(
+        (1, channels, height, width), (pixels.numel(), 1, width * channels, channels)
+    )
 
 
 def whole_pixels(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -79,19 +79,18 @@ class ImageTransform:
                 "got no seed for a random crop or RandAugment; give the sample's, or use a "
                 "transform without them"
             )
-        # Where nothing is random, nothing is drawn from it. The word keeps this stream of numbers
-        # apart from others that begin with the same seed.
-        generator = np.random.default_rng([seed or 0, *b"transform"])
+        # The word keeps this stream of numbers apart from others that begin with the same seed.
+        generator = np.random.default_rng([seed or 0, *b"transform"]) if is_random else None
 
         def choose_box(size: tuple[int, int]) -> Box | None:
-            if self.crop_area is None:
+            if self.crop_area is None or generator is None:
                 return None
             return draw_crop(size, least_area=self.crop_area, generator=generator)
 
         pixels = decode_region(
             source, choose_box=choose_box, image_hw=self.image_hw, exact=self.exact_decoding
         )
-        if self.randaugment is not None:
+        if self.randaugment is not None and generator is not None:
             pixels = planes_of(self.randaugment(picture_of(pixels), generator))
         return np.ascontiguousarray(pixels)  # (3, H, W)
 
