@@ -26,6 +26,8 @@ SCALING_HEAD = (
 )
 ALIKE = ("model", "mode", "dtype", "batch_size", "graph", "compile")  # of a row of image sizes
 IMPORT = "cpu-import.json"  # of `scripts/time_import.py`
+FLOAT8 = "gpu-H14-train-float8.json"  # of `scripts/train_in_float8.py`
+NUM_LAST = 12  # updates, over which a loss is averaged
 
 
 def render(folder: Path) -> str:
@@ -34,7 +36,7 @@ def render(folder: Path) -> str:
     """
     by_machine = defaultdict(list)
     for path in sorted(folder.glob("*.json")):
-        if path.name != IMPORT:
+        if path.name not in (IMPORT, FLOAT8):
             results = json.loads(path.read_text())
             by_machine[machine_of(results)].append(results)
     parts = []
@@ -50,7 +52,27 @@ def render(folder: Path) -> str:
             "`import vit_hf` takes {:.2f} ({:.2f} to {:.2f}) of the time of importing transformers "
             "with its ViT.".format(ratio["median"], *ratio["spread"])
         )
+    if (folder / FLOAT8).is_file():
+        parts.append(float8_line(json.loads((folder / FLOAT8).read_text())))
     return "\n\n".join(parts)
+
+
+def float8_line(results: dict) -> str:
+    """Returns what training in float8 was against bfloat16."""
+    ratio, losses = results["ratio"], results["losses"]
+    last = {dtype: sum(found[-NUM_LAST:]) / NUM_LAST for dtype, found in losses.items()}
+    return (
+        "{} trains in float8 at {:.2f} ({:.2f} to {:.2f}) of its speed in bfloat16 on one {}; "
+        "after {} updates on the same batches the loss is {:.3f}, in bfloat16 {:.3f}.".format(
+            results["model"],
+            ratio["median"],
+            *ratio["spread"],
+            results["machine"]["device"],
+            len(losses["float8"]),
+            last["float8"],
+            last["bfloat16"],
+        )
+    )
 
 
 def scaling_rows(measured: list[dict]) -> list[str]:
@@ -84,7 +106,8 @@ def machine_of(results: dict) -> str:
     if results["options"]["device"] == "cuda":
         where = machine["device"]
     else:
-        where = f"{machine['cpu']}, {machine['cores']} cores"
+        capability = machine["torch_cpu_capability"]
+        where = f"{machine['cpu']} with {capability}, {machine['cores']} cores"
     libraries = machine["libraries"]
     return f"{where}; torch {libraries['torch']}, transformers {libraries['transformers']}"
 

@@ -149,7 +149,9 @@ def main() -> int:
         )  # fmt: skip
     results = {
         "model": name,
-        "options": {key: value for key, value in vars(arguments).items() if key != "images"},
+        "options": {
+            key: value for key, value in vars(arguments).items() if key not in ("images", "json")
+        },
         "images": Path(arguments.images).name,
         "seed": SEED,
         "machine": describe_machine(torch.device("cuda")),

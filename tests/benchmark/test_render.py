@@ -58,3 +58,19 @@ def test_growing_cost_and_the_import_have_rows_of_their_own(tiny_results, tmp_pa
     assert "takes 1.05 (1.04 to 1.06) of the time" in table
     (tmp_path / "32.json").unlink()
     assert "pixels a side" not in script.render(tmp_path)
+
+
+def test_training_in_float8_has_a_line(tiny_results, tmp_path):
+    (tmp_path / "one.json").write_text(json.dumps(tiny_results))
+    results = {
+        "model": "H/14",
+        "ratio": {"median": 1.2, "spread": [1.1, 1.3]},
+        "losses": {"float8": [9.0] + [2.0] * 12, "bfloat16": [9.0] + [1.5] * 12},
+        "machine": {"device": "a GPU"},
+    }
+    (tmp_path / script.FLOAT8).write_text(json.dumps(results))
+    line = script.render(tmp_path).splitlines()[-1]
+    assert line == (
+        "H/14 trains in float8 at 1.20 (1.10 to 1.30) of its speed in bfloat16 on one a GPU; after "
+        "13 updates on the same batches the loss is 2.000, in bfloat16 1.500."
+    )

@@ -46,6 +46,8 @@ def title_of(results: dict[str, Any]) -> str:
     about = [" ".join(words), f"{options['image_size']} px", f"batch {options['batch_size']}"]
     if "decoding" in results["task"]:
         about.append(f"{results['task']['decoding']} decoding")
+    if options.get("patch_dropout_rate"):
+        about.append(f"patch dropout {options['patch_dropout_rate']:g}")
     if options.get("megapixels"):
         about.append(f"{options['megapixels']:g} megapixels")
     return ", ".join(about)
