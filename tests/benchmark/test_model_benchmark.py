@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`vit-hf benchmark model`: what it writes, who takes part, and that all have the same model."""
 
+import dataclasses
 import time
 
 import pytest
@@ -11,6 +12,9 @@ from vit_hf.benchmark.contender import CannotTakePart, Task
 from vit_hf.benchmark.largest_batch import largest_batch
 from vit_hf.benchmark.options import ModelOptions
 from vit_hf.benchmark.report import lines_of
+from vit_hf.benchmark.running import run_benchmark
+
+from .conftest import Here
 
 
 class Napping(models.OurModel):
@@ -206,6 +210,21 @@ def test_a_setting_that_fails_is_left_out_and_told(tiny, tmp_path):
     found = Picky(models_task(ModelOptions(peers=[], **tiny), tmp_path)).settle()
     assert found["settings"]["attention"] == "eager"
     assert found["searched"][0]["failed"] == "RuntimeError: no such kernel"
+
+
+def test_a_profile_that_fails_costs_no_results(tiny, monkeypatch):
+    class Unprofiled(models.OurModel):
+        def profile(self):
+            raise CannotTakePart("no memory for it")
+
+    replaced = dataclasses.replace(subjects.MODEL, ours=Unprofiled)
+    monkeypatch.setitem(subjects.SUBJECTS, "model", replaced)
+    said = []
+    options = ModelOptions(peers=[], profile=True, **tiny)
+    results = run_benchmark(options, host=Here, say=said.append)
+    assert "ours: no profile, as no memory for it" in said
+    assert results["ours"]["images_per_second"] > 0 and "profile" not in results["ours"]
+    assert results["limits"]["matrix_products"]["profile"]
 
 
 @pytest.mark.parity

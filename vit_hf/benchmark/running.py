@@ -63,20 +63,16 @@ def run_benchmark(
         processes, settled = enter(subject, host, task, missing, stack, say)
         differences = compare(subject, processes, settled, options)
         own, pairs, peaks = race(processes, settled, options, say)
-        profiles = {}
-        if options.profile:
-            say("profiling")
-            profiles = {name: process.call("profile") for name, process in processes.items()}
-        for process in processes.values():
-            process.call("rest")
-        extras = {name: process.call("extras") for name, process in processes.items()}
+        profiles = ask("profile", processes, say) if options.profile else {}
+        ask("rest", processes, say)
+        extras = ask("extras", processes, say)
     told = {
         name: {
             **speed_of(own if name == OURS else [theirs for _, theirs in pairs[name]]),
             "seconds_per_step": None,
             "peak_memory_bytes": peaks[name],
             **{key: value for key, value in found.items() if key not in UNTOLD},
-            **extras[name],
+            **extras.get(name, {}),
             **({"profile": profiles[name]} if name in profiles else {}),
         }
         for name, found in settled.items()
@@ -186,6 +182,22 @@ def compare(
             )
         differences[name] = {"difference": difference, "allowed_difference": allowed}
     return differences
+
+
+def ask(
+    method: str, processes: dict[str, ContenderProcess], say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Returns what a method returns for each, and goes on without those where it fails: the turns
+    are measured by then.
+    """
+    say(f"{method} of each")
+    answers = {}
+    for name, process in processes.items():
+        try:
+            answers[name] = process.call(method)
+        except CannotTakePart as error:
+            say(f"{name}: no {method}, as {error}")
+    return answers
 
 
 def race(
