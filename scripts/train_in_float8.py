@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 import torch
-from datasets import Image, load_dataset
+from datasets import Dataset, Image, load_dataset
 from torch.utils.data import DataLoader
 from transformers import get_cosine_schedule_with_warmup, set_seed
 
@@ -89,11 +89,9 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def batches_of(arguments: argparse.Namespace):
+def batches_of(rows: Dataset, arguments: argparse.Namespace):
     """Yields batches `(B, 3, H, W)` uint8 and labels `(B,)` on the GPU, shuffled, without end."""
-    rows = load_dataset("parquet", data_files=arguments.images, split="train").cast_column(
-        arguments.image_column, Image(decode=False)
-    )
+    rows = rows.cast_column(arguments.image_column, Image(decode=False))
     rows = rows.rename_columns(
         {
             source: name
@@ -121,11 +119,8 @@ def main() -> int:
     """Trains both and writes the numbers; returns the exit status."""
     arguments = parse()
     name, size = find_model(arguments.model)
-    num_labels = (
-        load_dataset("parquet", data_files=arguments.images, split="train")
-        .features[arguments.label_column]
-        .num_classes
-    )
+    rows = load_dataset("parquet", data_files=arguments.images, split="train")
+    num_labels = rows.features[arguments.label_column].num_classes
     set_seed(SEED)
     config = VisionTransformerConfig(**size, image_size=arguments.image_size, num_labels=num_labels)
     with torch.device("cuda"):
@@ -134,7 +129,7 @@ def main() -> int:
     convert_to_float8(float8)
     num_steps = arguments.turns * arguments.steps_per_turn
     runs = {"float8": Run(float8, num_steps=num_steps), "bfloat16": Run(model, num_steps=num_steps)}
-    batches, pairs = batches_of(arguments), []
+    batches, pairs = batches_of(rows, arguments), []
     for turn in range(arguments.turns):
         chosen = list(itertools.islice(batches, arguments.steps_per_turn))
         order = list(runs) if turn % 2 else list(runs)[::-1]
