@@ -130,12 +130,15 @@ def open_graph(
 def without_overflow(session_options: Any = None) -> Any:
     """Returns ONNX Runtime's options of a session, in which signed 8-bit weights do not overflow.
 
-    Processors without VNNI or AMX add two products of 8 bits in 16, which signed weights overflow;
-    there ONNX Runtime then takes slower products. What the options say of it already stays.
+    Processors without VNNI add two products of 8 bits in 16, which signed weights overflow; there
+    ONNX Runtime is asked for slower products. With VNNI it is not: where AMX is beside it, that
+    would cost AMX. What the options say of it already stays.
     """
     import onnxruntime  # pyright: ignore[reportMissingImports]
 
     options = onnxruntime.SessionOptions() if session_options is None else session_options
+    if torch.cpu._is_vnni_supported():
+        return options
     try:
         options.get_session_config_entry(PRECISE)
     except RuntimeError:  # its word for an entry that is not there
