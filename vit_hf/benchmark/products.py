@@ -128,7 +128,7 @@ def products_of(
         labels = torch.zeros(batch_size, dtype=torch.long)
     recorder = ProductRecorder()
     with recorder, torch.set_grad_enabled(is_training):
-        logits = model(images).logits
+        logits = model(images, output_hidden_states=True).logits  # every token of every layer
         if is_training:
             functional.cross_entropy(logits, labels).backward()
     return recorder.products

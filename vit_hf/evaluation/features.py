@@ -36,16 +36,18 @@ def representation(model: PreTrainedModel, pixel_values: torch.Tensor) -> torch.
     outputs = encode(model, pixel_values)
     pooled = outputs.pooler_output
     if pooled is None or pooled.dim() == 3:
-        tokens = outputs.last_hidden_state  # (B, T, R)
+        tokens = outputs.last_hidden_state if pooled is None else pooled  # (B, T, R)
         pooled = tokens[:, model.config.num_prefix_tokens :].mean(1)
     return pooled.float()
 
 
 def encode(model: PreTrainedModel, pixel_values: torch.Tensor) -> Any:
-    """Returns the outputs of the model's encoder, without its head."""
+    """Returns the outputs of the model's encoder, without its head; only what is pooled, where it
+    pools.
+    """
     encoder = model.base_model
     if not isinstance(model, FSDPModule):
-        return encoder(pixel_values)
+        return encoder(pixel_values, pooled_only=encoder.pooler is not None)
     # A sharded model gathers its weights when it is called as a whole.
     outputs = []
     hook = encoder.register_forward_hook(lambda module, args, output: outputs.append(output))

@@ -58,10 +58,10 @@ def eager_attention(
     return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
-def is_faster_written_out(query: torch.Tensor) -> bool:
-    """Whether attention of queries `(B, A, T, E)` is faster as two products and a softmax."""
-    is_on_cpu = FAST_BFLOAT16 and query.device.type == "cpu" and query.dtype == torch.bfloat16
-    return is_on_cpu and query.shape[2] <= NUM_FEW_TOKENS
+def is_faster_written_out(key: torch.Tensor) -> bool:
+    """Whether attention to keys `(B, A, T, E)` is faster as two products and a softmax."""
+    is_on_cpu = FAST_BFLOAT16 and key.device.type == "cpu" and key.dtype == torch.bfloat16
+    return is_on_cpu and key.shape[2] <= NUM_FEW_TOKENS
 
 
 class VisionTransformerAttention(nn.Module):
@@ -83,12 +83,17 @@ class VisionTransformerAttention(nn.Module):
         self.k_norm = nn.LayerNorm(self.head_dim, eps=eps) if config.qk_norm else nn.Identity()
 
     def forward(
-        self, hidden_states: torch.Tensor, relative_keys: torch.Tensor | None = None, **kwargs
+        self,
+        hidden_states: torch.Tensor,
+        relative_keys: torch.Tensor | None = None,
+        num_outputs: int | None = None,
+        **kwargs,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Returns mixed tokens `(B, T, D)` and, where asked for, attention maps `(B, A, T, T)`."""
-        query, key, value = (
-            projection(hidden_states) for projection in (self.q_proj, self.k_proj, self.v_proj)
-        )
+        """Returns mixed tokens `(B, T, D)`, all or the first so many, and, where asked for,
+        attention maps `(B, A, T, T)`.
+        """
+        query = self.q_proj(hidden_states[:, :num_outputs])
+        key, value = self.k_proj(hidden_states), self.v_proj(hidden_states)
         mixed, maps = self.mix(query, key, value, relative_keys, **kwargs)
         return self.o_proj(mixed), maps
 
@@ -100,16 +105,16 @@ class VisionTransformerAttention(nn.Module):
         relative_keys: torch.Tensor | None = None,
         **kwargs,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Maps projected queries, keys and values `(B, T, D)` to mixed tokens `(B, T, D)`, with the
-        maps as `forward` returns them.
+        """Maps projected queries, keys and values `(B, T, D)`, of which there may be fewer queries,
+        to as many mixed tokens as queries, with the maps as `forward` returns them.
         """
-        heads = (*query.shape[:-1], -1, self.head_dim)  # (B, T, A, E)
-        query = self.q_norm(query.view(heads)).transpose(1, 2)  # (B, A, T, E)
-        key = self.k_norm(key.view(heads)).transpose(1, 2)
-        value = value.view(heads).transpose(1, 2)
+        heads = (-1, self.head_dim)
+        query = self.q_norm(query.unflatten(-1, heads)).transpose(1, 2)  # (B, A, T, E)
+        key = self.k_norm(key.unflatten(-1, heads)).transpose(1, 2)
+        value = value.unflatten(-1, heads).transpose(1, 2)
         bias = None if relative_keys is None else relative_bias(query * self.scaling, relative_keys)
         attention = self.attention_function(
-            query, has_bias=bias is not None, wants_maps=kwargs.get("output_attentions")
+            key, has_bias=bias is not None, wants_maps=kwargs.get("output_attentions")
         )
         mixed, maps = attention(
             self,
@@ -122,14 +127,14 @@ class VisionTransformerAttention(nn.Module):
             position_bias=bias,
             **kwargs,
         )
-        return mixed.reshape(*heads[:2], -1), maps
+        return mixed.flatten(2), maps
 
-    def attention_function(self, query: torch.Tensor, *, has_bias: bool, wants_maps: bool | None):
+    def attention_function(self, key: torch.Tensor, *, has_bias: bool, wants_maps: bool | None):
         """Returns the configured backend, or the eager one: it alone computes maps, and for
         `"sdpa"` it is chosen where it is the faster form of the same.
         """
         backend = self.config._attn_implementation
-        if wants_maps or (backend == "sdpa" and is_faster_written_out(query)):
+        if wants_maps or (backend == "sdpa" and is_faster_written_out(key)):
             return eager_attention
         if has_bias and backend not in BACKENDS_WITH_BIAS:
             raise ValueError(
@@ -220,10 +225,18 @@ class VisionTransformerLayer(GradientCheckpointingLayer):
         self.drop_path = DropPath(drop_path_rate)
 
     def forward(
-        self, hidden_states: torch.Tensor, relative_keys: torch.Tensor | None = None, **kwargs
+        self,
+        hidden_states: torch.Tensor,
+        relative_keys: torch.Tensor | None = None,
+        num_outputs: int | None = None,
+        **kwargs,
     ) -> torch.Tensor:
-        """Maps tokens `(B, T, D)` to tokens `(B, T, D)`."""
-        branch, _ = self.attention(self.layernorm_before(hidden_states), relative_keys, **kwargs)
+        """Maps tokens `(B, T, D)` to tokens `(B, T, D)`, all or the first so many: these attend to
+        all.
+        """
+        normed = self.layernorm_before(hidden_states)
+        branch, _ = self.attention(normed, relative_keys, num_outputs=num_outputs, **kwargs)
+        hidden_states = hidden_states[:, :num_outputs]
         hidden_states = hidden_states + self.drop_path(self.attention_scale(self.dropout(branch)))
         branch = self.mlp(self.layernorm_after(hidden_states))
         return hidden_states + self.drop_path(self.mlp_scale(branch))

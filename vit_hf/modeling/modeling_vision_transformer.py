@@ -230,6 +230,7 @@ class VisionTransformerModel(VisionTransformerPreTrainedModel):
         pixel_values: torch.Tensor,
         bool_masked_pos: torch.Tensor | None = None,
         patch_replacement: torch.Tensor | None = None,
+        pooled_only: bool = False,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling:
         """Encodes images.
@@ -240,6 +241,8 @@ class VisionTransformerModel(VisionTransformerPreTrainedModel):
             patch_replacement: `(B, N)`, what stands at a corrupted patch: -1 the mask token,
                 otherwise the place of the patch whose embedding it is. `None` is the mask token
                 everywhere.
+            pooled_only: leaves `last_hidden_state` out. The last layer then computes only the
+                tokens that pooling reads, see `num_tokens_read`.
             **kwargs: `output_attentions`, `output_hidden_states`, `return_dict`, as in
                 transformers.
 
@@ -252,32 +255,69 @@ class VisionTransformerModel(VisionTransformerPreTrainedModel):
             ValueError: for another number of channels or an image smaller than one patch.
         """
         grid = self.embeddings.patch_embeddings.grid_of(pixel_values)
-        kwargs.setdefault("output_attentions", self.config.output_attentions)
+        for name in ("output_attentions", "output_hidden_states"):
+            kwargs.setdefault(name, getattr(self.config, name))
         tokens = self.embeddings(pixel_values, bool_masked_pos, patch_replacement)  # (B, T, D)
+        encode = partial(
+            self.encode,
+            grid=grid,
+            num_outputs=self.num_tokens_read(**kwargs) if pooled_only else None,
+            **kwargs,
+        )
         depth = len(self.layers)
         if self.training and self.layers_per_segment is not None:
             for first in range(0, depth, self.layers_per_segment):
                 segment = range(first, min(first + self.layers_per_segment, depth))
-                encode = partial(self.encode, grid=grid, indices=segment, **kwargs)
-                tokens = checkpoint(encode, tokens, use_reentrant=False)
+                tokens = checkpoint(encode, tokens, indices=segment, use_reentrant=False)
         else:
-            tokens = self.encode(tokens, grid, range(depth), **kwargs)
+            tokens = encode(tokens, indices=range(depth))
         tokens = self.layernorm(tokens)
-        pooled = self.pooler(tokens) if self.pooler is not None else None  # (B, R)
-        return BaseModelOutputWithPooling(last_hidden_state=tokens, pooler_output=pooled)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=None if pooled_only else tokens,
+            pooler_output=None if self.pooler is None else self.pooler(tokens),  # (B, R)
+        )
 
     def encode(
-        self, tokens: torch.Tensor, grid: tuple[int, int], indices: range, **kwargs
+        self,
+        tokens: torch.Tensor,
+        *,
+        grid: tuple[int, int],
+        indices: range,
+        num_outputs: int | None = None,
+        **kwargs,
     ) -> torch.Tensor:
         """Maps tokens `(B, T, D)` of patches `(rows, columns)` through the layers of some indices;
-        before the first come the positions, dropout and the first norm.
+        before the first come the positions, dropout and the first norm. The last returns all
+        tokens, or the first so many.
         """
         for index in indices:
             tokens, relative_keys = self.positions(tokens, grid, layer=index)
             if index == 0:
                 tokens = self.pre_layernorm(self.dropout(self.patch_dropout(tokens)))
-            tokens = self.layers[index](tokens, relative_keys, **kwargs)
+            is_last = index == len(self.layers) - 1
+            tokens = self.layers[index](
+                tokens, relative_keys, num_outputs=num_outputs if is_last else None, **kwargs
+            )
         return tokens
+
+    def num_tokens_read(self, **kwargs: Unpack[TransformersKwargs]) -> int | None:
+        """Returns how many of the first tokens are all that is read behind the last layer, or
+        `None` for all of them.
+
+        A class token is pooled alone, and what the last layer makes of the others changes nothing:
+        of its dense layers only keys and values need them. That is 7 % of B/16. All are computed
+        where someone looks (hooks on the last layer or the final norm, hidden states or attention
+        maps) and with relative positions, which belong to pairs of tokens.
+        """
+        num_read = getattr(getattr(self.pooler, "pooling", None), "num_tokens_read", None)
+        needs_all = (
+            kwargs.get("output_attentions")
+            or kwargs.get("output_hidden_states")
+            or self.config.position_embedding == "relative"
+            or has_hooks(self.layers[-1])
+            or has_hooks(self.layernorm)
+        )
+        return None if needs_all else num_read
 
     def checkpoint_segments(self, layers_per_segment: int | None):
         """Has gradient checkpointing keep, in the forward pass, only what goes into each so many
@@ -296,6 +336,17 @@ class VisionTransformerModel(VisionTransformerPreTrainedModel):
                 f"of the depth, here {round(len(self.layers) ** 0.5)}, takes the least memory"
             )
         self.layers_per_segment = layers_per_segment
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether a hook of someone's sees what a module or a part of it is given or returns."""
+    return any(
+        part._forward_hooks
+        or part._forward_pre_hooks
+        or part._backward_hooks
+        or part._backward_pre_hooks
+        for part in module.modules()
+    )
 
 
 class VisionTransformerForImageClassification(VisionTransformerPreTrainedModel):
@@ -362,7 +413,7 @@ class VisionTransformerForImageClassification(VisionTransformerPreTrainedModel):
             `loss` `()` where labels are given, the mean over images; `logits` `(B, K)`, or
             `(B, T, K)` without pooling; `hidden_states` and `attentions` where asked for.
         """
-        outputs = self.vit(pixel_values, **kwargs)
+        outputs = self.vit(pixel_values, pooled_only=True, **kwargs)
         logits = self.classifier(outputs.pooler_output)  # (B, K)
         self._say_if_head_is_zero()
         loss = None if labels is None else classification_loss(logits, labels, self.config)

@@ -18,6 +18,8 @@ from .encoder import VisionTransformerMLP
 class ClassTokenPooling(nn.Module):
     """The class token, `(B, T, D)` to `(B, D)`."""
 
+    num_tokens_read = 1  # the first
+
     def __init__(self, config):
         super().__init__()
 

@@ -4,6 +4,8 @@
 The operations of matrix products and convolutions are counted by PyTorch as it runs the model
 without data, two for each multiply-add, so that every variant is counted as it is built. Training
 is three times the forward pass, as the backward pass has two products for each of the forward's.
+Every token of every layer counts, though a classifier leaves those of the last layer out that
+nobody reads: what is counted is the architecture's, whoever computes it.
 This is how Dosovitskiy et al., 2020 (arXiv 2010.11929), count the exaFLOPs of table 6: its rows
 follow from 303 million images an epoch (section 4.1).
 """
@@ -55,7 +57,7 @@ def forward_flops(
         image = torch.empty(1, config.num_channels, *config.image_hw)
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
-        model(image)
+        model(image, output_hidden_states=True)  # which has the last layer compute every token
     return counter.get_total_flops()
 
 
