@@ -2,7 +2,11 @@
 """Dense layers: packed weights give the same numbers, and nothing but speed tells them apart."""
 
 import copy
+import os
 import pickle
+import platform
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -196,3 +200,38 @@ def test_unpacking_lets_go(build, images, packed_calls):
 def test_what_cannot_be_packed_is_named(build, move, named):
     with pytest.raises(ValueError, match=named):
         move(build(Classifier)).pack_weights()
+
+
+FAULTS = """
+import resource, sys, torch
+from vit_hf.modeling.dense import keep_freed_memory
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+if sys.argv[1] == "keeps":
+    keep_freed_memory()
+for _ in range(3):  # the last is counted
+    before = faults()
+    blocks = [torch.ones(3 * 2**20) for _ in range(4)]  # 12 MiB each
+    del blocks
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc alone")
+def test_freed_memory_is_kept():
+    environment = {key: value for key, value in os.environ.items() if "MALLOC" not in key}
+    counted = {
+        how: int(
+            subprocess.run(
+                [sys.executable, "-c", FAULTS, how],
+                check=True,
+                capture_output=True,
+                text=True,
+                env=environment,
+            ).stdout
+        )
+        for how in ("keeps", "gives_back")
+    }
+    assert counted["keeps"] < 100 < 1000 < counted["gives_back"]

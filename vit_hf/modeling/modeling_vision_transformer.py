@@ -29,7 +29,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .checkpoint_geometry import default_names, load_pretrained
 from .configuration_vision_transformer import VisionTransformerConfig
-from .dense import Dense
+from .dense import Dense, keep_freed_memory
 from .embeddings import VisionTransformerEmbeddings
 from .encoder import VisionTransformerAttention, VisionTransformerLayer
 from .losses import classification_loss
@@ -138,6 +138,7 @@ class VisionTransformerPreTrainedModel(PreTrainedModel):
         for module in self.modules():
             if isinstance(module, Dense):
                 module.pack()
+        keep_freed_memory()
 
     def _set_gradient_checkpointing(
         self, enable: bool = True, gradient_checkpointing_func=checkpoint, **kwargs
