@@ -107,6 +107,8 @@ def machine_of(results: dict) -> str:
         where = machine["device"]
     else:
         capability = machine["torch_cpu_capability"]
+        if "amx_tile" in machine["instruction_sets"]:
+            capability += " and AMX"
         where = f"{machine['cpu']} with {capability}, {machine['cores']} cores"
     libraries = machine["libraries"]
     return f"{where}; torch {libraries['torch']}, transformers {libraries['transformers']}"
@@ -118,9 +120,11 @@ def row(results: dict) -> str:
     ratios = ", ".join(ratio(name, peer["ratio"]) for name, peer in results["peers"].items())
     peak = ours["peak_memory_bytes"]
     memory = "-" if peak is None else f"{peak / GIB:.1f} GiB"
+    # The limit of a graph is that of the peers' type, not of its own.
+    share = "-" if results["options"].get("graph") else f"{ours['limit_share']:.0%}"
     return (
         f"| {title_of(results)} | {ours['images_per_second']:.4g} | {ratios or '-'} | "
-        f"{ours['limit_share']:.0%} | {memory} |"
+        f"{share} | {memory} |"
     )
 
 
