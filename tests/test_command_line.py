@@ -81,4 +81,4 @@ def test_bad_input_is_one_line_not_a_traceback(tmp_path, capsys):
         )
         == 2
     )
-    assert "is no folder; give a folder of class folders, or a Hub id" in capsys.readouterr().err
+    assert "is no folder; give a folder of images" in capsys.readouterr().err

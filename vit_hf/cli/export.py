@@ -134,6 +134,11 @@ def export_as_graph(arguments: Arguments, *, to: str) -> int:
     from ..experiment.arguments import as_size
 
     disable_progress_bar()
+    print(
+        f"exporting to {to}, then running model and graph on real images: a few seconds, and two "
+        "passes of each image",
+        flush=True,
+    )
     folder = arguments.output_dir or f"{name_of(arguments.checkpoint)}-{to}"
     try:
         account = export_graph(

@@ -118,7 +118,8 @@ def open_dataset(dataset_name: str | None, *, streaming: bool = False) -> dict[s
     looks_local |= dataset_name.count("/") > 1  # a Hub id has one at most
     if looks_local and not path.is_dir() and not is_shard:
         raise ValueError(
-            f"got {dataset_name}, which is no folder; give a folder of class folders, or a Hub id"
+            f"got {dataset_name}, which is no folder; give a folder of images (with a folder "
+            "per class where labels are needed), or a Hub id"
         )
     if path.is_dir() and (pictures := open_class_folders(path)) is not None:
         return {**pictures}
