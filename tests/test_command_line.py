@@ -81,4 +81,8 @@ def test_bad_input_is_one_line_not_a_traceback(tmp_path, capsys):
         )
         == 2
     )
-    assert "is no folder; give a folder of images" in capsys.readouterr().err
+    said = (
+        "is no folder; give a folder of images (with a folder per class where labels are needed), "
+        "or a Hub id"
+    )
+    assert said in capsys.readouterr().err

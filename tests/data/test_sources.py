@@ -2,6 +2,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -327,7 +328,11 @@ def test_unreadable_images_are_left_to_those_who_decode(tmp_path):
 
 
 def test_what_is_not_there_is_said(tmp_path):
-    with pytest.raises(ValueError, match="is no folder; give a folder of images"):
+    said = (
+        "is no folder; give a folder of images (with a folder per class where labels are needed), "
+        "or a Hub id"
+    )
+    with pytest.raises(ValueError, match=re.escape(said)):
         load_images(str(tmp_path / "nowhere"))
     with pytest.raises(ValueError, match="got one image only of dog"):
         load_images(make_folder(tmp_path, counts={"cat": 3, "dog": 1}))
