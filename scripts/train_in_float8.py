@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 import torch
-from datasets import Dataset, Image, load_dataset
+from datasets import Dataset, load_dataset
 from torch.utils.data import DataLoader
 from transformers import get_cosine_schedule_with_warmup, set_seed
 
@@ -27,6 +27,7 @@ from vit_hf.benchmark.machine import describe_machine
 from vit_hf.benchmark.turns import ratio_of
 from vit_hf.cli.plan import find_model
 from vit_hf.data import ImageCollator, ImageDataset, ImageTransform, normalize
+from vit_hf.data.columns import Columns, select_columns
 from vit_hf.training.float8 import convert_to_float8
 
 LEARNING_RATE, WARM_UP_SHARE, WEIGHT_DECAY, MAX_GRAD_NORM = 3e-4, 0.2, 0.1, 1.0
@@ -91,16 +92,7 @@ def parse() -> argparse.Namespace:
 
 def batches_of(rows: Dataset, arguments: argparse.Namespace):
     """Yields batches `(B, 3, H, W)` uint8 and labels `(B,)` on the GPU, shuffled, without end."""
-    rows = rows.cast_column(arguments.image_column, Image(decode=False))
-    rows = rows.rename_columns(
-        {
-            source: name
-            for source, name in (
-                (arguments.image_column, "image"), (arguments.label_column, "label")
-            )
-            if source != name
-        }
-    )  # fmt: skip
+    rows = select_columns(rows, Columns(arguments.image_column, arguments.label_column))
     side = arguments.image_size
     loader = DataLoader(
         ImageDataset(rows, ImageTransform((side, side))),
