@@ -7,6 +7,7 @@ subject, see `subjects`.
 
 import contextlib
 import gc
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -37,6 +38,22 @@ class Task:
 
     options: Any
     folder: Path
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What came of a setting: the seconds of a step and its outcome, or why it failed."""
+
+    settings: dict[str, Any]
+    seconds: float = math.inf
+    outcome: np.ndarray | None = None
+    failed: str | None = None
+
+    def told(self, images_per_step: int) -> dict[str, Any]:
+        """Returns it as the results hold it."""
+        if self.failed is not None:
+            return {"settings": self.settings, "failed": self.failed}
+        return {"settings": self.settings, "images_per_second": images_per_step / self.seconds}
 
 
 class Contender:
@@ -92,38 +109,35 @@ class Contender:
         Raises:
             CannotTakePart: where every setting fails.
         """
-        tried: list[dict[str, Any]] = []
-        found: list[tuple[float, dict[str, Any], np.ndarray | None]] = []
-        self.try_settings(self.candidates(), tried, found)
-        speeds = [(self.images_per_step / seconds, settings) for seconds, settings, _ in found]
-        self.try_settings(self.refinements(speeds), tried, found)
-        if not found:
-            raise CannotTakePart(tried[0]["failed"])
-        seconds, settings, outcome = min(found, key=lambda one: one[0])
-        if settings != tried[-1]["settings"]:
-            self.make_ready(settings)
+        tried = [self.attempt(settings) for settings in self.candidates()]
+        speeds = [
+            (self.images_per_step / attempt.seconds, attempt.settings)
+            for attempt in tried
+            if attempt.failed is None
+        ]
+        tried += [self.attempt(settings) for settings in self.refinements(speeds)]
+        best = min(tried, key=lambda attempt: attempt.seconds)
+        if best.failed is not None:
+            raise CannotTakePart(best.failed)
+        if best is not tried[-1]:
+            self.make_ready(best.settings)
             self.measure(1)
         give_back(self.device)
         return {
-            "settings": settings,
-            "seconds_per_step": seconds,
+            "settings": best.settings,
+            "seconds_per_step": best.seconds,
             "images_per_step": self.images_per_step,
-            "searched": tried,
-            "outcome": outcome,
+            "searched": [attempt.told(self.images_per_step) for attempt in tried],
+            "outcome": best.outcome,
             "num_threads": torch.get_num_threads(),
         }
 
-    def try_settings(self, candidates: list[dict[str, Any]], tried: list, found: list) -> None:
-        """Tries settings: each goes to `tried`, and where it works to `found` too."""
-        for settings in candidates:
-            try:
-                seconds, outcome = self.try_setting(settings)
-            except (RuntimeError, ValueError, ImportError) as error:
-                tried.append({"settings": settings, "failed": first_line(error)})
-            else:
-                found.append((seconds, settings, outcome))
-                speed = self.images_per_step / seconds
-                tried.append({"settings": settings, "images_per_second": speed})
+    def attempt(self, settings: dict[str, Any]) -> Attempt:
+        """Tries a setting, which may fail."""
+        try:
+            return Attempt(settings, *self.try_setting(settings))
+        except (RuntimeError, ValueError, ImportError) as error:
+            return Attempt(settings, failed=first_line(error))
 
     def make_ready(self, settings: dict[str, Any]) -> None:
         """Prepares a setting, with the memory of the one before given back."""
