@@ -15,7 +15,7 @@ VARIANTS = {
     "registers": {"num_register_tokens": 2},
     "tanh": {"representation_size": 16, "final_norm": "pooled"},
     "scaled": {"layer_scale_init_value": 0.5, "qk_norm": True, "pre_encoder_norm": True},
-    "dropout": {"hidden_dropout_prob": 0.0, "patch_dropout_rate": 0.5},
+    "patch-dropout": {"patch_dropout_rate": 0.5},
     "every-layer": {"position_embedding_placement": "every_layer"},
     "relative": {"position_embedding": "relative", "position_embedding_placement": "every_layer"},
     "gap": {"pooling": "gap"},
@@ -37,7 +37,7 @@ def mlp_flops(model, **kwargs):
     with FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, 3, 32, 32), **kwargs)
     flops, name = counter.get_flop_counts(), type(model).__name__
-    vit = f"{name}.vit" if name == "VisionTransformerForImageClassification" else name
+    vit = f"{name}.vit" if isinstance(model, Classifier) else name
     return [sum(flops[f"{vit}.layers.{layer}.mlp"].values()) for layer in range(DEPTH)]
 
 

@@ -310,9 +310,10 @@ class VisionTransformerModel(VisionTransformerPreTrainedModel):
         where someone looks (hooks on the last layer or the final norm, hidden states or attention
         maps) and with relative positions, which belong to pairs of tokens.
         """
-        num_read = getattr(getattr(self.pooler, "pooling", None), "num_tokens_read", None)
+        num_read = getattr(self.pooler, "num_tokens_read", None)
         needs_all = (
-            kwargs.get("output_attentions")
+            num_read is None
+            or kwargs.get("output_attentions")
             or kwargs.get("output_hidden_states")
             or self.config.position_embedding == "relative"
             or has_hooks(self.layers[-1])

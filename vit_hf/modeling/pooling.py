@@ -110,6 +110,11 @@ class VisionTransformerPooler(nn.Module):
         self.layernorm = nn.LayerNorm(width, eps=eps) if pooled_norm else nn.Identity()
         self.representation = None if representation is None else nn.Linear(width, representation)
 
+    @property
+    def num_tokens_read(self) -> int | None:
+        """How many of the first tokens pooling reads; `None` is all of them."""
+        return getattr(self.pooling, "num_tokens_read", None)
+
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Maps tokens `(B, T, D)` to the representation `(B, R)`; R is D without the tanh layer."""
         pooled = self.layernorm(self.pooling(tokens))
