@@ -86,13 +86,15 @@ def test_training_updates_the_weights(dtype, tiny, tmp_path):
 def test_attention_that_is_nearly_as_fast_is_compiled_in_every_way(mode, tiny, tmp_path):
     options = ModelOptions(peers=[], mode=mode, compile=True, **tiny)
     contender = models.OurModel(models_task(options, tmp_path))
+    kept = {"keeps_freed_memory": True} if mode == "train" else {}
     assert contender.candidates() == [
-        {"attention": name, "compile": None} for name in ("sdpa", "eager")
+        {"attention": name, "compile": None, **kept} for name in ("sdpa", "eager")
     ]
     slow_eager = [(1.0, contender.candidates()[0]), (0.5, contender.candidates()[1])]
     refined = contender.refinements(slow_eager)
     compiled = [one for one in refined if one["compile"] is not None]
     assert {one["attention"] for one in compiled} == {"sdpa"}
+    assert all(one.get("keeps_freed_memory", False) == (mode == "train") for one in compiled)
     assert [one["compile"] for one in compiled] == options.compile_modes
     assert [one["attention"] for one in refined if one.get("packed")] == (
         ["sdpa", "eager"] if mode == "infer" else []

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Attention: one result and one set of maps under every backend."""
 
+import itertools
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vit_hf import (
     VisionTransformerForImageClassification,
@@ -119,30 +122,57 @@ def test_backends_without_a_bias_are_refused_for_relative_positions(build, image
     model(images(), output_attentions=True)  # eager computes the maps
 
 
-@pytest.mark.parametrize("num_tokens, is_written_out", [(17, True), (257, False)])
-def test_sdpa_is_written_out_where_that_is_faster(
-    build, images, monkeypatch, num_tokens, is_written_out
-):
+@pytest.mark.parametrize("has_amx", [True, False])
+@pytest.mark.parametrize("num_tokens", [17, 257])
+def test_sdpa_is_written_out_where_that_is_faster(build, images, monkeypatch, num_tokens, has_amx):
     calls = []
 
     def counted(module, *tensors, **kwargs):
         calls.append(tensors[0].shape[2])
         return eager_attention(module, *tensors, **kwargs)
 
-    monkeypatch.setattr(encoder, "FAST_BFLOAT16", True)
     monkeypatch.setattr(encoder, "eager_attention", counted)
+    monkeypatch.setattr(encoder, "FAST_FUSED_FORWARD", has_amx)
     side = 8 * int((num_tokens - 1) ** 0.5)
-    for dtype in (torch.float32, torch.bfloat16):
+    for dtype, with_gradients in itertools.product((torch.float32, torch.bfloat16), (True, False)):
         model = build(VisionTransformerForImageClassification, attn_implementation="sdpa")
         pixels = images(height=side).to(dtype)
-        with torch.no_grad():
-            reached = model.to(dtype)(pixels).logits
+        with torch.set_grad_enabled(with_gradients):
             monkeypatch.setattr(encoder, "FAST_BFLOAT16", False)
-            expected = model(pixels).logits
+            expected = model.to(dtype)(pixels).logits
+            assert not calls
             monkeypatch.setattr(encoder, "FAST_BFLOAT16", True)
+            reached = model(pixels).logits
+        is_written_out = num_tokens == 17 and (with_gradients or not has_amx)
         assert len(calls) == (2 if is_written_out and dtype == torch.bfloat16 else 0)
-        bound = 0.05 * float(expected.abs().max())
+        calls.clear()
+        bound = 0.05 * float(expected.detach().abs().max())
         torch.testing.assert_close(reached, expected, atol=bound, rtol=0)
+
+
+class CastCounter(TorchDispatchMode):
+    """Counts, within its context, the casts of tensors of a shape."""
+
+    def __init__(self, shape):
+        super().__init__()
+        self.shape, self.num_casts = shape, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        is_cast = func is torch.ops.aten._to_copy.default and args[0].shape == self.shape
+        self.num_casts += is_cast
+        return func(*args, **(kwargs or {}))
+
+
+def test_autocast_casts_once_what_queries_keys_and_values_are_made_of(build):
+    attention = build(VisionTransformerModel).layers[0].attention
+    tokens = torch.randn(2, 17, 32, requires_grad=True)
+    with CastCounter(tokens.shape) as counter, torch.autocast("cpu", torch.bfloat16):
+        mixed, _ = attention(tokens)
+    assert mixed.dtype == torch.bfloat16 and counter.num_casts == 1
+    mixed.float().square().sum().backward()
+    reached, tokens.grad = tokens.grad, None
+    attention(tokens)[0].square().sum().backward()
+    assert (reached - tokens.grad).norm() < 0.02 * tokens.grad.norm()
 
 
 def test_written_out_attention_sums_in_float32():

@@ -124,6 +124,12 @@ def test_the_encoder_leaves_its_tokens_out_on_request(build, images):
     torch.testing.assert_close(pooled.pooler_output, outputs.pooler_output, atol=1e-5, rtol=0)
 
 
+def test_an_encoder_that_does_not_pool_says_so(tiny_config, images):
+    model = VisionTransformerModel(tiny_config(), add_pooling_layer=False)
+    with pytest.raises(ValueError, match="add_pooling_layer=True"):
+        model(images(), pooled_only=True)
+
+
 def test_packed_and_compiled_models_do_the_same(build, images):
     model = build(Classifier, num_hidden_layers=DEPTH)
     with torch.no_grad():

@@ -127,3 +127,12 @@ def test_what_is_exported_and_evaluated_is_the_average(tmp_path, make_trainer):
     with trainer.averaged_weights():
         seen = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     assert all(torch.equal(seen[name], exported[name]) for name in seen)
+
+
+def test_training_on_a_cpu_keeps_freed_memory(make_trainer, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr("vit_hf.training.trainer.keep_freed_memory", lambda: calls.append(True))
+    run = make_trainer(tmp_path, max_steps=1)
+    assert calls == []
+    run.train()
+    assert calls == [True]

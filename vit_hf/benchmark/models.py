@@ -23,6 +23,7 @@ from transformers.utils.import_utils import is_flash_attn_2_available
 from ..data import normalize
 from ..modeling.configuration_vision_transformer import VisionTransformerConfig
 from ..modeling.dense import can_pack_type
+from ..modeling.freed_memory import keep_freed_memory
 from ..modeling.modeling_vision_transformer import VisionTransformerForImageClassification
 from ..training.float8 import convert_to_float8
 from .contender import CannotTakePart, Contender, give_back
@@ -80,12 +81,12 @@ class ModelContender(Contender):
 
     def refinements(self, speeds: list[tuple[float, dict[str, Any]]]) -> list[dict[str, Any]]:
         """The attention backends that are nearly as fast as the fastest, compiled."""
-        plain = {settings["attention"]: speed for speed, settings in speeds if len(settings) == 2}
+        fastest = max((speed for speed, _ in speeds), default=0)
         return [
-            {"attention": name, "compile": mode}
-            for name, speed in plain.items()
+            {**settings, "compile": mode}
+            for speed, settings in speeds
             for mode in self.options.compile_modes
-            if speed >= NEARLY * max(plain.values())
+            if speed >= NEARLY * fastest
         ]
 
     def prepare(self, settings: dict[str, Any]) -> None:
@@ -218,6 +219,12 @@ class OurModel(ModelOfTransformers):
 
     is_float8, drops_patches = True, True  # where the options ask for it
 
+    def candidates(self) -> list[dict[str, Any]]:
+        """The same; trained on a CPU as our trainer does it, with freed memory kept."""
+        keeps = self.options.is_training and self.device.type == "cpu"
+        kept = {"keeps_freed_memory": True} if keeps else {}
+        return [settings | kept for settings in super().candidates()]
+
     def refinements(self, speeds: list[tuple[float, dict[str, Any]]]) -> list[dict[str, Any]]:
         """The same, and packed weights, where there are such."""
         dtype = getattr(torch, self.options.compute_dtype)
@@ -231,6 +238,8 @@ class OurModel(ModelOfTransformers):
 
     def prepare(self, settings: dict[str, Any]) -> None:
         """Makes the model and a batch."""
+        if settings.get("keeps_freed_memory"):
+            keep_freed_memory()
         super().prepare(settings)
         if settings.get("packed"):
             self.model.pack_weights()

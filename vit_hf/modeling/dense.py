@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import nn
 
-LARGEST_BLOCK_LEARNT_FROM = 2**25 - 2**16  # bytes; the rest is room for the allocator's own
 PACKABLE_TYPES = (torch.float32, torch.bfloat16)
 # The activations that oneDNN applies while it writes the product: its name and its algorithm.
 FUSED_ACTIVATIONS = {
@@ -40,17 +39,6 @@ def can_pack_type(dtype: torch.dtype) -> bool:
     if dtype not in PACKABLE_TYPES or not torch.backends.mkldnn.is_available():
         return False
     return dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-
-
-def keep_freed_memory():
-    """Has glibc keep what a forward pass frees for the next one, up to 64 MiB.
-
-    Otherwise it may give a pass's largest tensors back to the system, which hands them out again
-    page by page. What it keeps it learns from the largest block of up to 32 MiB that it was given
-    back (`mallopt(3)`, `M_MMAP_THRESHOLD`); this is such a block, never written. Other libraries
-    of C, and a glibc that was told by the environment, are as before.
-    """
-    torch.empty(LARGEST_BLOCK_LEARNT_FROM, dtype=torch.uint8)
 
 
 class Dense(nn.Linear):

@@ -20,8 +20,10 @@ from .positions import relative_bias
 # The attention backends that take a position bias, which relative positions need.
 BACKENDS_WITH_BIAS = ("eager", "sdpa", "flex_attention")
 # Where bfloat16 products run at the speed of the machine, up to so many tokens attend faster on a
-# CPU when attention is written out than in PyTorch's fused kernel; see docs/speed.md.
+# CPU when attention is written out than in PyTorch's fused kernel, but for passes without gradients
+# on a processor with AMX; see docs/speed.md.
 FAST_BFLOAT16 = torch.backends.cpu.get_cpu_capability() == "AVX512"
+FAST_FUSED_FORWARD = torch.cpu._is_amx_tile_supported()
 NUM_FEW_TOKENS = 256
 
 
@@ -60,8 +62,21 @@ def eager_attention(
 
 def is_faster_written_out(key: torch.Tensor) -> bool:
     """Whether attention to keys `(B, A, T, E)` is faster as two products and a softmax."""
-    is_on_cpu = FAST_BFLOAT16 and key.device.type == "cpu" and key.dtype == torch.bfloat16
-    return is_on_cpu and key.shape[2] <= NUM_FEW_TOKENS
+    is_fast_on_cpu = FAST_BFLOAT16 and key.device.type == "cpu" and key.dtype == torch.bfloat16
+    is_inference = not (torch.is_grad_enabled() and key.requires_grad)
+    is_fused_faster = key.shape[2] > NUM_FEW_TOKENS or (is_inference and FAST_FUSED_FORWARD)
+    return is_fast_on_cpu and not is_fused_faster
+
+
+def as_multiplied(inputs: torch.Tensor) -> torch.Tensor:
+    """Returns what several dense layers are given in the type that they multiply in.
+
+    Under autocast each of them would cast its own copy, and cast back and add up as many gradients.
+    """
+    device = inputs.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return inputs.to(torch.get_autocast_dtype(device))
+    return inputs
 
 
 class VisionTransformerAttention(nn.Module):
@@ -92,6 +107,7 @@ class VisionTransformerAttention(nn.Module):
         """Returns mixed tokens `(B, T, D)`, all or the first so many, and, where asked for,
         attention maps `(B, A, T, T)`.
         """
+        hidden_states = as_multiplied(hidden_states)
         query = self.q_proj(hidden_states[:, :num_outputs])
         key, value = self.k_proj(hidden_states), self.v_proj(hidden_states)
         mixed, maps = self.mix(query, key, value, relative_keys, **kwargs)

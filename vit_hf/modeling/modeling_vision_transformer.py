@@ -29,9 +29,10 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .checkpoint_geometry import default_names, load_pretrained
 from .configuration_vision_transformer import VisionTransformerConfig
-from .dense import Dense, keep_freed_memory
+from .dense import Dense
 from .embeddings import VisionTransformerEmbeddings
 from .encoder import VisionTransformerAttention, VisionTransformerLayer
+from .freed_memory import keep_freed_memory
 from .losses import classification_loss
 from .patch_dropout import PatchDropout
 from .patch_targets import TARGETS, MaskedPatchPredictionOutput, check_pixel_range
@@ -130,7 +131,8 @@ class VisionTransformerPreTrainedModel(PreTrainedModel):
         Packed weights are used where no gradients are asked for. They take as much memory as the
         encoder's weights once more; the parameters, their names and what is saved stay the same.
         Weights that change are packed anew at the next call (a change behind PyTorch's back,
-        through `parameter.data`, is not noticed: call this again).
+        through `parameter.data`, is not noticed: call this again). What a pass frees is kept for
+        the next one, see `keep_freed_memory`.
 
         Raises:
             ValueError: for weights that are not on a CPU, or neither float32 nor bfloat16.
@@ -253,8 +255,14 @@ class VisionTransformerModel(VisionTransformerPreTrainedModel):
             the head sees; `hidden_states` and `attentions` where asked for.
 
         Raises:
-            ValueError: for another number of channels or an image smaller than one patch.
+            ValueError: for another number of channels, an image smaller than one patch, and
+                `pooled_only` of an encoder that does not pool.
         """
+        if pooled_only and self.pooler is None:
+            raise ValueError(
+                "got pooled_only=True for an encoder without a pooling layer, which has nothing to "
+                "return then; leave it out, or make the encoder with add_pooling_layer=True"
+            )
         grid = self.embeddings.patch_embeddings.grid_of(pixel_values)
         for name in ("output_attentions", "output_hidden_states"):
             kwargs.setdefault(name, getattr(self.config, name))

@@ -26,6 +26,7 @@ from ..data.draws import EpochBatches, derive_seed
 from ..data.mixing import augment
 from ..data.stream import StreamBatches
 from ..modeling.configuration_vision_transformer import VisionTransformerConfig
+from ..modeling.freed_memory import keep_freed_memory
 from ..planning import training_flops
 from .arguments import VisionTransformerTrainingArguments
 from .averaging import averaged_weights, keep_average
@@ -313,6 +314,8 @@ class VisionTransformerTrainer(CheckpointingTrainer):
                 ),
             }
         self.throughput = Throughput(device=args.device, num_devices=args.world_size, **measures)
+        if args.device.type == "cpu":
+            keep_freed_memory()
         return super().train(resume_from_checkpoint=checkpoint, **kwargs)
 
     def _run_epoch(self, *args, **kwargs):
