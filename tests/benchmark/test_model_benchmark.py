@@ -214,6 +214,30 @@ def test_a_setting_that_fails_is_left_out_and_told(tiny, tmp_path):
     assert found["searched"][0]["failed"] == "RuntimeError: no such kernel"
 
 
+def test_a_machine_that_is_slow_for_a_while_does_not_choose_the_setting(tiny, tmp_path):
+    class Timed(models.OurModel):
+        seconds = iter(())
+
+        def candidates(self):
+            return [{"attention": name, "compile": None} for name in ("sdpa", "eager")]
+
+        def refinements(self, speeds):
+            return []
+
+        def prepare(self, settings):
+            is_fast = settings["attention"] == "sdpa"
+            self.seconds = iter([1.0, 3.0, 3.0, 1.0, 3.0] if is_fast else [2.0] * 5)
+
+        def outcome(self):
+            return None
+
+        def measure(self, num_steps):
+            return next(self.seconds) * num_steps
+
+    found = Timed(models_task(ModelOptions(peers=[], **tiny), tmp_path)).settle()
+    assert found["settings"]["attention"] == "sdpa" and found["seconds_per_step"] == 1.0
+
+
 def test_a_profile_that_fails_costs_no_results(tiny, monkeypatch):
     class Unprofiled(models.OurModel):
         def profile(self):

@@ -62,9 +62,11 @@ class Contender:
     Attributes:
         libraries: modules that have to be installed.
         is_comparable: whether its outcome has to be ours.
+        num_trials: of each setting, after a first one.
     """
 
     libraries: ClassVar[tuple[str, ...]] = ()
+    num_trials: ClassVar[int] = 3
     is_comparable: ClassVar[bool] = True
 
     def __init__(self, task: Task):
@@ -146,13 +148,17 @@ class Contender:
         self.prepare(settings)
 
     def try_setting(self, settings: dict[str, Any]) -> tuple[float, np.ndarray | None]:
-        """Returns the seconds of a step at a setting, after one that warms up, and the outcome."""
+        """Returns the seconds of a step at a setting, after one that warms up, and the outcome.
+
+        They are those of the fastest trial: a machine that is slow for a while should not decide.
+        """
         self.make_ready(settings)
         outcome = self.outcome()
         self.measure(1)
         seconds, enough = self.measure(1), SEARCH_SHARE * self.options.seconds
-        num_steps = int(enough / seconds)
-        return self.measure(num_steps) / num_steps if num_steps > 1 else seconds, outcome
+        num_steps = max(1, int(enough / self.num_trials / seconds))
+        trials = [self.measure(num_steps) / num_steps for _ in range(self.num_trials)]
+        return min(seconds, *trials), outcome
 
     def begin(self) -> None:
         """Begins the measurement of the peak of memory, before the first turn."""

@@ -78,6 +78,8 @@ class StepClock(TrainerCallback):
 class TrainingContender(Contender):
     """A training; a turn is a run of its trainer."""
 
+    num_trials = 1  # each takes a trainer's start
+
     def candidates(self) -> list[dict[str, Any]]:
         """Every attention backend, and compiled where that is asked for."""
         attentions = self.options.attentions_of(
