@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from ..modeling.freed_memory import give_back_freed_memory
+
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")  # Linux
 RESET_PEAK = "5"  # what resets the peak of resident memory, see proc(5)
 
@@ -16,6 +18,7 @@ def reset_peak(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif CLEAR.exists():
+        give_back_freed_memory()  # kept for settings that were tried
         CLEAR.write_text(RESET_PEAK)
 
 

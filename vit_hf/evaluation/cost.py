@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from ..modeling.freed_memory import give_back_freed_memory
 from .features import sum_over_processes
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")  # Linux
@@ -79,6 +80,7 @@ def reset_peak(module) -> bool:
     if hasattr(module, "max_memory_allocated"):
         module.reset_peak_memory_stats()
         return True
+    give_back_freed_memory()  # kept for another resolution, or by a training
     try:
         CLEAR.write_text(RESET_PEAK)
     except OSError:

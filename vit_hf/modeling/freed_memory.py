@@ -9,6 +9,7 @@ megabytes a step, and at batches of 32 every tensor of the MLP (docs/speed.md ha
 import ctypes
 import os
 import sys
+from typing import Any
 
 # Of `mallopt(3)`: parameters, and a value that stands for "never".
 TRIM_THRESHOLD, MMAP_THRESHOLD, NEVER = -1, -3, -1
@@ -19,18 +20,31 @@ LARGEST_BLOCKS = (2**30, 2**25)
 def keep_freed_memory() -> bool:
     """Has glibc keep what is freed, blocks of up to 1 GiB, for what is asked for next.
 
-    It holds for the whole process, which then stays as large as it once was. Other C libraries,
+    It holds for the whole process, which then stays as large as it once was, or until
+    `give_back_freed_memory`. Other C libraries,
     and a glibc that was told otherwise by the environment (`MALLOC_TRIM_THRESHOLD_` and its like,
     `GLIBC_TUNABLES`), are left as they are.
 
     Returns:
         Whether it was so told.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    mallopt = function_of_glibc("mallopt")
     if mallopt is None or is_told_by_environment():
         return False
     takes_blocks = any(mallopt(MMAP_THRESHOLD, size) for size in LARGEST_BLOCKS)
     return takes_blocks and bool(mallopt(TRIM_THRESHOLD, NEVER))
+
+
+def give_back_freed_memory():
+    """Has glibc give back what is kept now, as where the resident memory is to be told."""
+    trim = function_of_glibc("malloc_trim")
+    if trim is not None:
+        trim(0)
+
+
+def function_of_glibc(name: str) -> Any:
+    """Returns a function of the C library, `None` where it has no such function."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
 
 
 def is_told_by_environment() -> bool:
