@@ -172,6 +172,8 @@ def test_autocast_casts_once_what_queries_keys_and_values_are_made_of(build):
     mixed.float().square().sum().backward()
     reached, tokens.grad = tokens.grad, None
     attention(tokens)[0].square().sum().backward()
+    with torch.autocast("cpu", torch.bfloat16):  # which leaves float64 alone
+        assert attention.double()(tokens.double())[0].dtype == torch.float64
     assert (reached - tokens.grad).norm() < 0.02 * tokens.grad.norm()
 
 

@@ -158,7 +158,7 @@ class Contender:
         seconds, enough = self.measure(1), SEARCH_SHARE * self.options.seconds
         num_steps = max(1, int(enough / self.num_trials / seconds))
         trials = [self.measure(num_steps) / num_steps for _ in range(self.num_trials)]
-        return min(seconds, *trials), outcome
+        return min(trials), outcome
 
     def begin(self) -> None:
         """Begins the measurement of the peak of memory, before the first turn."""

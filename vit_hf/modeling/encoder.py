@@ -23,7 +23,7 @@ BACKENDS_WITH_BIAS = ("eager", "sdpa", "flex_attention")
 # CPU when attention is written out than in PyTorch's fused kernel, but for passes without gradients
 # on a processor with AMX; see docs/speed.md.
 FAST_BFLOAT16 = torch.backends.cpu.get_cpu_capability() == "AVX512"
-FAST_FUSED_FORWARD = torch.cpu._is_amx_tile_supported()
+FAST_FUSED_FORWARD = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
 NUM_FEW_TOKENS = 256
 
 
@@ -71,12 +71,13 @@ def is_faster_written_out(key: torch.Tensor) -> bool:
 def as_multiplied(inputs: torch.Tensor) -> torch.Tensor:
     """Returns what several dense layers are given in the type that they multiply in.
 
-    Under autocast each of them would cast its own copy, and cast back and add up as many gradients.
+    Under autocast each of them would cast its own copy, and cast back as many gradients; their
+    gradients are now added up in the lower type. Autocast leaves float64 alone, and so does this.
     """
     device = inputs.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        return inputs.to(torch.get_autocast_dtype(device))
-    return inputs
+    if inputs.is_meta or inputs.dtype == torch.float64 or not torch.is_autocast_enabled(device):
+        return inputs
+    return inputs.to(torch.get_autocast_dtype(device))
 
 
 class VisionTransformerAttention(nn.Module):

@@ -20,10 +20,10 @@ LARGEST_BLOCKS = (2**30, 2**25)
 def keep_freed_memory() -> bool:
     """Has glibc keep what is freed, blocks of up to 1 GiB, for what is asked for next.
 
-    It holds for the whole process, which then stays as large as it once was, or until
-    `give_back_freed_memory`. Other C libraries,
-    and a glibc that was told otherwise by the environment (`MALLOC_TRIM_THRESHOLD_` and its like,
-    `GLIBC_TUNABLES`), are left as they are.
+    It holds for the main thread and, in blocks of less than 64 MiB, for others. The process stays
+    as large as it once was, until `give_back_freed_memory`. Other C libraries, and a glibc that was
+    told otherwise by the environment (`MALLOC_TRIM_THRESHOLD_` and its like, `GLIBC_TUNABLES`), are
+    left as they are.
 
     Returns:
         Whether it was so told.
@@ -39,12 +39,17 @@ def give_back_freed_memory():
     """Has glibc give back what is kept now, as where the resident memory is to be told."""
     trim = function_of_glibc("malloc_trim")
     if trim is not None:
-        trim(0)
+        trim(ctypes.c_size_t(0))
 
 
 def function_of_glibc(name: str) -> Any:
     """Returns a function of the C library, `None` where it has no such function."""
-    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
+    if sys.platform != "linux":
+        return None
+    try:
+        return getattr(ctypes.CDLL(None), name, None)
+    except OSError:  # an interpreter that is linked statically
+        return None
 
 
 def is_told_by_environment() -> bool:
