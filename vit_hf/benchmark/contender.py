@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from .memory import peak_memory_bytes, reset_peak
+from ..evaluation.peak_memory import PeakMemory
 
 SEARCH_SHARE = 0.25  # of a turn's seconds, for each setting that is tried
 NUM_OPERATORS = 12  # of a profile
@@ -62,7 +62,7 @@ class Contender:
     Attributes:
         libraries: modules that have to be installed.
         is_comparable: whether its outcome has to be ours.
-        num_trials: of each setting, after a first one.
+        num_trials: of each setting.
     """
 
     libraries: ClassVar[tuple[str, ...]] = ()
@@ -157,12 +157,14 @@ class Contender:
         self.measure(1)
         seconds, enough = self.measure(1), SEARCH_SHARE * self.options.seconds
         num_steps = max(1, int(enough / self.num_trials / seconds))
-        trials = [self.measure(num_steps) / num_steps for _ in range(self.num_trials)]
+        trials = [seconds] if num_steps == 1 else []  # a trial of one step there is already
+        while len(trials) < self.num_trials:
+            trials.append(self.measure(num_steps) / num_steps)
         return min(trials), outcome
 
     def begin(self) -> None:
         """Begins the measurement of the peak of memory, before the first turn."""
-        reset_peak(self.device)
+        self.peak_memory = PeakMemory(self.device)
 
     def turn(self, num_steps: int) -> float:
         """Returns the images a second of some steps, after one that warms up."""
@@ -183,7 +185,7 @@ class Contender:
 
     def peak(self) -> int | None:
         """Returns the peak of memory since `begin`, in bytes."""
-        return peak_memory_bytes(self.device)
+        return self.peak_memory.num_bytes()
 
     def rest(self) -> None:
         """Lets go of what was prepared and gives its memory back."""

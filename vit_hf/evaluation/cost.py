@@ -3,15 +3,11 @@
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
-from ..modeling.freed_memory import give_back_freed_memory
 from .features import sum_over_processes
-
-STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")  # Linux
-RESET_PEAK = "5"  # what resets the peak of resident memory, see proc(5)
+from .peak_memory import PeakMemory
 
 
 class Meter:
@@ -28,8 +24,7 @@ class Meter:
         self.device = device
         self.num_images, self.seconds = 0, 0.0
         self.is_warm = False
-        self.module = torch.get_device_module(device)
-        self.has_peak = reset_peak(self.module)
+        self.peak_memory = PeakMemory(device)
 
     def around(self, forward: Callable[[torch.Tensor], torch.Tensor]) -> Callable:
         """Returns the forward pass, measured."""
@@ -63,26 +58,4 @@ class Meter:
 
         `None` where the system does not tell.
         """
-        if not self.has_peak:
-            return None
-        if hasattr(self.module, "max_memory_allocated"):
-            return self.module.max_memory_allocated(self.device)
-        lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
-        return 1024 * int(lines["VmHWM"].split()[0])
-
-
-def reset_peak(module) -> bool:
-    """Begins a new peak of memory; returns whether the system keeps one.
-
-    Args:
-        module: torch's, of the device.
-    """
-    if hasattr(module, "max_memory_allocated"):
-        module.reset_peak_memory_stats()
-        return True
-    give_back_freed_memory()  # kept for another resolution, or by a training
-    try:
-        CLEAR.write_text(RESET_PEAK)
-    except OSError:
-        return False
-    return "VmHWM" in STATUS.read_text()
+        return self.peak_memory.num_bytes()
