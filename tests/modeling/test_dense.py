@@ -6,8 +6,11 @@ import pickle
 
 import pytest
 import torch
+from torch import nn
+from transformers.activations import ACT2FN
 
 from vit_hf import VisionTransformerForImageClassification as Classifier
+from vit_hf.modeling import dense
 from vit_hf.modeling.dense import Dense, can_pack_type
 
 pytestmark = pytest.mark.skipif(
@@ -17,6 +20,12 @@ pytestmark = pytest.mark.skipif(
 TYPES = [dtype for dtype in (torch.float32, torch.bfloat16) if can_pack_type(dtype)]
 LAYERS = 2
 DENSE_PER_LAYER = 6  # q, k, v, o, and two of the MLP
+
+
+@pytest.fixture(autouse=True)
+def packs_whatever_is_faster(monkeypatch):
+    """Has packed weights used here, also where this processor is as fast without."""
+    monkeypatch.setattr(dense, "HAS_AVX2_ALONE", False)
 
 
 @pytest.fixture
@@ -52,6 +61,35 @@ def test_same_numbers(build, images, packed_calls, hidden_act, dtype):
     assert packed_calls.count("none") == len(packed_calls) - (hidden_act != "silu") * LAYERS
     tolerance = 1e-5 if dtype == torch.float32 else 0.03
     torch.testing.assert_close(packed, plain, atol=tolerance * float(plain.abs().max()), rtol=0)
+
+
+@pytest.mark.parametrize("num_threads, num_packed", [(1, 0), (2, 1)])
+def test_avx2_multiplies_few_rows_packed(monkeypatch, packed_calls, num_threads, num_packed):
+    monkeypatch.setattr(dense, "HAS_AVX2_ALONE", True)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: num_threads)
+    layer = Dense(8, 16)
+    layer.pack()
+    with torch.no_grad():
+        for few_rows in ((1, 8), (2, dense.NUM_FEW_ROWS // 2, 8)):
+            packed_calls.clear()
+            layer(torch.ones(few_rows))
+            assert len(packed_calls) == num_packed
+        packed_calls.clear()
+        layer(torch.ones(dense.NUM_FEW_ROWS + 1, 8))
+        assert not packed_calls
+
+
+@pytest.mark.parametrize("name, fused", [("gelu", "none"), ("relu", "relu")])
+def test_avx2_applies_gelu_apart(monkeypatch, packed_calls, name, fused):
+    monkeypatch.setattr(dense, "HAS_AVX2_ALONE", True)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    layer, inputs = Dense(8, 16), torch.randn(4, 8)
+    layer.pack()
+    with torch.no_grad():
+        expected = ACT2FN[name](nn.functional.linear(inputs, layer.weight, layer.bias))
+        activated = layer.activated(inputs, name, ACT2FN[name])
+    assert packed_calls == [fused]
+    torch.testing.assert_close(activated, expected)
 
 
 def test_keys_files_and_copies_are_those_of_a_plain_model(build, images, packed_calls, tmp_path):

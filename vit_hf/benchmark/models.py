@@ -26,7 +26,7 @@ from ..modeling.dense import can_pack_type
 from ..modeling.freed_memory import keep_freed_memory
 from ..modeling.modeling_vision_transformer import VisionTransformerForImageClassification
 from ..training.float8 import convert_to_float8
-from .contender import CannotTakePart, Contender, give_back
+from .contender import CannotTakePart, Contender, Task, give_back
 from .largest_batch import largest_batch
 
 SEED = 0
@@ -219,10 +219,14 @@ class OurModel(ModelOfTransformers):
 
     is_float8, drops_patches = True, True  # where the options ask for it
 
+    def __init__(self, task: Task):
+        super().__init__(task)
+        # As our trainer does, and as packing does; it holds for all that the process tries.
+        self.keeps_freed_memory = self.device.type == "cpu" and keep_freed_memory()
+
     def candidates(self) -> list[dict[str, Any]]:
-        """The same; trained on a CPU as our trainer does it, with freed memory kept."""
-        keeps = self.options.is_training and self.device.type == "cpu"
-        kept = {"keeps_freed_memory": True} if keeps else {}
+        """The same; the settings say whether freed memory is kept."""
+        kept = {"keeps_freed_memory": True} if self.keeps_freed_memory else {}
         return [settings | kept for settings in super().candidates()]
 
     def refinements(self, speeds: list[tuple[float, dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -238,8 +242,6 @@ class OurModel(ModelOfTransformers):
 
     def prepare(self, settings: dict[str, Any]) -> None:
         """Makes the model and a batch."""
-        if settings.get("keeps_freed_memory"):
-            keep_freed_memory()
         super().prepare(settings)
         if settings.get("packed"):
             self.model.pack_weights()

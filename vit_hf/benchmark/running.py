@@ -18,6 +18,7 @@ from .contender import CannotTakePart, Task
 from .machine import describe_machine, load_average
 from .options import Options
 from .processes import ContenderProcess
+from .report import settings
 from .subjects import Subject, subject_of
 from .turns import ratio_of, speed_of, take_turns
 
@@ -156,6 +157,8 @@ def enter(
             leave_out(name, error)
         else:
             processes[name] = process
+            speed = settled[name]["images_per_step"] / settled[name]["seconds_per_step"]
+            say(f"{name}: {speed:.3g} images/s with {settings(settled[name])}")
     return processes, settled
 
 
@@ -208,11 +211,16 @@ def race(
 ):
     """Takes the turns; returns ours, the pairs, and the peaks of memory."""
     turns: dict[str, Callable[[], float]] = {}
+    seconds: dict[str, float] = {}  # of a turn, with the step that warms up
     for name, process in processes.items():
-        num_steps = max(1, round(options.seconds / settled[name]["seconds_per_step"]))
+        per_step = settled[name]["seconds_per_step"]
+        num_steps = max(1, round(options.seconds / per_step))
         turns[name] = partial(process.call, "turn", num_steps)
+        seconds[name] = (1 + num_steps) * per_step
         process.call("begin")
-    say(f"{options.turns} turns of each, beside as many of ours")
+    own_seconds = seconds.pop(OURS)
+    expected = options.turns * sum(own_seconds + theirs for theirs in seconds.values())
+    say(f"{options.turns} turns of each beside as many of ours, about {expected / 60:.1f} minutes")
     try:
         own, pairs = take_turns(turns.pop(OURS), turns, num_turns=options.turns)
         return own, pairs, {name: process.call("peak") for name, process in processes.items()}

@@ -8,6 +8,7 @@ verb that trains has `argument_classes()` in the place of `Arguments`, as transf
 among them, and `run` takes one of each; `defaults(words)` are the flags' defaults.
 """
 
+import argparse
 import dataclasses
 import difflib
 import importlib
@@ -74,6 +75,13 @@ def main(words: list[str] | None = None) -> int:
         return 130
 
 
+class HelpWithDefaults(argparse.ArgumentDefaultsHelpFormatter):
+    """Adds a flag's default to its help, where it has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
 def parse(verb, words: list[str]) -> list:
     """Turns a verb and its words into the verb's arguments, one object of each of its dataclasses.
 
@@ -89,6 +97,7 @@ def parse(verb, words: list[str]) -> list:
         prog=f"vit-hf {words[0]}",
         description=verb.__doc__,
         allow_abbrev=False,
+        formatter_class=HelpWithDefaults,
         usage=None if len(classes) == 1 else "%(prog)s [--flag value ...]",
     )
     parser.error = lambda message: sys.exit(fail(f"{parser.prog}: {with_nearest(message)}"))

@@ -22,11 +22,26 @@ FUSED_ACTIVATIONS = {
     "gelu_pytorch_tanh": ("gelu", "tanh"),
     "relu": ("relu", ""),
 }
+# With AVX2 alone, in float32, packed weights are faster only where several threads share so few
+# rows, and oneDNN's GELU is slower than PyTorch's; see docs/speed.md.
+HAS_AVX2_ALONE = torch.backends.cpu.get_cpu_capability() == "AVX2"
+NUM_FEW_ROWS = 256
 
 
 def can_pack(model: Any) -> bool:
     """Whether a model's weights can be packed: on a CPU, of a type that it packs."""
     return model.device.type == "cpu" and can_pack_type(model.dtype)
+
+
+def is_faster_packed(inputs: torch.Tensor) -> bool:
+    """Whether `(..., K)` is multiplied faster by packed weights on this processor."""
+    num_rows = inputs.numel() // inputs.shape[-1]
+    return not HAS_AVX2_ALONE or (num_rows <= NUM_FEW_ROWS and torch.get_num_threads() > 1)
+
+
+def is_faster_fused(activation: str) -> bool:
+    """Whether one of `FUSED_ACTIVATIONS` is applied faster by oneDNN on this processor."""
+    return activation in FUSED_ACTIVATIONS and not (HAS_AVX2_ALONE and "gelu" in activation)
 
 
 @functools.cache
@@ -68,7 +83,7 @@ class Dense(nn.Linear):
         is_watched = self._forward_hooks or self._forward_pre_hooks  # for the product alone
         if (
             self.packs_weights
-            and name in FUSED_ACTIVATIONS
+            and is_faster_fused(name)
             and not is_watched
             and self.can_use_packed(inputs)
         ):
@@ -82,7 +97,7 @@ class Dense(nn.Linear):
         )
 
     def pack(self):
-        """Packs the weights, now and whenever they have changed.
+        """Has the weights packed, when they are first used so and whenever they have changed.
 
         Raises:
             ValueError: where they are not on a CPU, or of a type that cannot be packed.
@@ -108,14 +123,15 @@ class Dense(nn.Linear):
                 "and this one has none; allowed here: torch.float32, with model.float()"
             )
         self.packs_weights = True
-        self.packed_weights()
 
     def unpack(self):
         """Lets go of the packed weights."""
         self.packs_weights, self.packed, self.packed_from = False, None, None
 
     def can_use_packed(self, inputs: torch.Tensor) -> bool:
-        """Whether this call is plain inference on a CPU in the type of the weights."""
+        """Whether this call is plain inference on a CPU in the type of the weights, and the faster
+        for packed ones.
+        """
         return not (
             torch.is_grad_enabled()
             or torch.compiler.is_compiling()
@@ -126,6 +142,7 @@ class Dense(nn.Linear):
             or inputs.numel() == 0
             or self.weight.device.type != "cpu"
             or not can_pack_type(self.weight.dtype)
+            or not is_faster_packed(inputs)
         )
 
     def packed_weights(self) -> Any:
