@@ -33,6 +33,13 @@ def test_help_loads_no_torch(words):
     assert done.stdout.strip()
 
 
+def test_help_tells_the_defaults_that_there_are(capsys):
+    with pytest.raises(SystemExit):
+        main(["benchmark", "--help"])
+    shown = capsys.readouterr().out
+    assert "(default: False)" in shown and "default: None" not in shown
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("verb", TRAINING)
 def test_help_of_training_lists_all_flags(verb):

@@ -256,6 +256,8 @@ def test_a_profile_that_fails_costs_no_results(tiny, monkeypatch):
     options = ModelOptions(peers=[], profile=True, **tiny)
     results = run_benchmark(options, host=Here, say=said.append)
     assert "ours: no profile, as no memory for it" in said
+    assert any(line.startswith("ours: ") and "images/s with attention=" in line for line in said)
+    assert any(line.startswith("2 turns of each") and "minutes" in line for line in said)
     assert results["ours"]["images_per_second"] > 0 and "profile" not in results["ours"]
     assert results["limits"]["matrix_products"]["profile"]
 
