@@ -47,7 +47,15 @@ ALLOWED = {
         "hub",
     },
     "deployment": {"modeling", "converters", "data"},
-    "benchmark": {"modeling", "converters", "data", "training", "planning", "deployment"},
+    "benchmark": {
+        "modeling",
+        "data",
+        "evaluation",
+        "training",
+        "converters",
+        "planning",
+        "deployment",
+    },
     "cli": {
         "experiment",
         "studies",
