@@ -7,6 +7,7 @@ from vit_hf.benchmark.options import ModelOptions
 from vit_hf.benchmark.report import lines_of
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("graph", ["torch_export", "int8"])
 def test_ours_is_the_graph(tiny, run_here, graph):
     if graph == "int8":

@@ -140,6 +140,7 @@ def test_everyone_checkpoints_its_layers(tiny, tmp_path):
         contender.step()
 
 
+@pytest.mark.slow
 def test_patches_are_dropped_by_ours_alone(tiny, run_here):
     tiny["image_size"] = 32
     options = ModelOptions(

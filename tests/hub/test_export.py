@@ -109,6 +109,7 @@ def random_model(auto_class: str, settings: dict):
     return model
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_exported_folders_open_without_the_package(tmp_path):
     folders = []

@@ -89,6 +89,7 @@ def open_without_the_package(hub, revisions, *, home) -> list:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_what_was_pushed_opens_anywhere_at_every_revision(hub, folder, tmp_path):
     url = push(folder, "model", token=TOKEN, endpoint=hub.endpoint)
     assert url.startswith(f"{hub.endpoint}/{REPOSITORY}/tree/")

@@ -47,6 +47,7 @@ def finetune(hub, tmp_path, color_folder, *, token):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_run_pushes_what_it_trained(hub, tmp_path, color_folder):
     shown = finetune(hub, tmp_path, color_folder, token="hf_write")
     assert "pushed: " in shown and "opened again from there" in shown

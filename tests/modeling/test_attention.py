@@ -15,7 +15,8 @@ from vit_hf import (
 from vit_hf.modeling import encoder
 from vit_hf.modeling.encoder import eager_attention
 
-BACKENDS = ["eager", "sdpa", "flex_attention"]
+# Compiled by PyTorch whenever it is first used.
+BACKENDS = ["eager", "sdpa", pytest.param("flex_attention", marks=pytest.mark.slow)]
 CLASSES = [
     VisionTransformerModel,
     VisionTransformerForImageClassification,

@@ -5,14 +5,17 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+import vit_hf
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc alone")
 
 NUM_FAULTS = """
 import resource, statistics, sys, torch
-from vit_hf.modeling.freed_memory import keep_freed_memory
+from freed_memory import keep_freed_memory
 
 if sys.argv[1] == "keep":
     print(keep_freed_memory())
@@ -29,7 +32,7 @@ print(first > 1000, statistics.median(later) > 1000)
 
 RESIDENT = """
 import psutil, torch
-from vit_hf.modeling.freed_memory import give_back_freed_memory, keep_freed_memory
+from freed_memory import give_back_freed_memory, keep_freed_memory
 
 def resident():
     return psutil.Process().memory_info().rss
@@ -44,12 +47,15 @@ print(kept - before > 90 * 2**20, resident() - before < 10 * 2**20)
 
 
 def run(program, *arguments, **environment):
-    """Returns the words that a program prints in a process whose glibc nobody has told anything."""
+    """Returns the words that a program prints in a process whose glibc nobody has told anything,
+    and which imports the file alone.
+    """
     own = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("MALLOC_", "GLIBC_TUNABLES"))
     }
+    own["PYTHONPATH"] = str(Path(vit_hf.__file__).parent / "modeling")
     command = [sys.executable, "-c", program, *arguments]
     done = subprocess.run(
         command, check=True, capture_output=True, text=True, env=own | environment

@@ -121,6 +121,7 @@ def measured():
     return dict(zip(CASES, map(int, run.stdout.split()), strict=True))
 
 
+@pytest.mark.slow
 def test_real_steps_take_what_is_planned(measured):
     for name, case in CASES.items():
         plan = planned(*case)

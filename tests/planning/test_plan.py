@@ -121,6 +121,7 @@ def plan(**changes):
     return make_plan(replace(run, **changes))
 
 
+@pytest.mark.slow
 def test_time():
     found = plan()
     assert found.num_batches_accumulated == 2 and found.num_updates == math.ceil(1000 / 64)
@@ -159,6 +160,7 @@ def test_patches_that_are_left_out_cost_nothing(checkpointing):
     assert moving[0] < moving[1]
 
 
+@pytest.mark.slow
 def test_where_it_does_not_fit():
     own = plan()
     assert own.fits and own.would_fit == []

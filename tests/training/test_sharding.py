@@ -148,6 +148,7 @@ def alone(tmp_path_factory, color_folder, tiny_checkpoint):
     return words, root / "alone"
 
 
+@pytest.mark.slow
 def test_shards_are_one(alone, tmp_path):
     """All the way, and from the checkpoint in the middle on one plain process."""
     words, expected = alone
