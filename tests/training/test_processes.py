@@ -74,7 +74,8 @@ def alone(tmp_path_factory, color_folder, tiny_checkpoint):
     return words, root / "alone"
 
 
-@pytest.mark.parametrize("num_processes", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("num_processes", [2, 4])
 def test_several_processes_are_one(alone, tmp_path, num_processes):
     words, expected = alone
     batch = ["--per_device_train_batch_size", str(16 // num_processes)]
