@@ -128,8 +128,9 @@ class VisionTransformerPreTrainedModel(PreTrainedModel):
     def pack_weights(self):
         """Makes inference on a CPU faster, in place: keeps the encoder's weights packed too.
 
-        Packed weights are used where no gradients are asked for. They take as much memory as the
-        encoder's weights once more; the parameters, their names and what is saved stay the same.
+        Packed weights are used where no gradients are asked for and they are faster on this
+        processor. They take as much memory as the encoder's weights once more, from their first
+        use; the parameters, their names and what is saved stay the same.
         Weights that change are packed anew at the next call (a change behind PyTorch's back,
         through `parameter.data`, is not noticed: call this again). What a pass frees is kept for
         the next one, see `keep_freed_memory`.
