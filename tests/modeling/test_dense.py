@@ -152,6 +152,17 @@ def test_changed_weights_are_packed_anew(build, images, change):
     assert change == "another type" or (after - before).abs().max() > 0.1
 
 
+def test_weights_that_changed_unnoticed_are_packed_anew_on_request(packed_calls):
+    layer, inputs = Dense(8, 16), torch.randn(2, 8)
+    layer.pack()
+    with torch.no_grad():
+        layer(inputs)
+        layer.weight.data.zero_()
+        layer.pack()
+        torch.testing.assert_close(layer(inputs), layer.bias.expand(2, 16))
+    assert packed_calls == ["none", "none"]
+
+
 def test_weights_made_in_inference_mode_can_be_packed(build, images, packed_calls):
     with torch.inference_mode():
         model = build(Classifier)

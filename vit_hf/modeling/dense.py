@@ -97,7 +97,7 @@ class Dense(nn.Linear):
         )
 
     def pack(self):
-        """Has the weights packed, when they are first used so and whenever they have changed.
+        """Has the weights packed anew, when they are next used so and whenever they have changed.
 
         Raises:
             ValueError: where they are not on a CPU, or of a type that cannot be packed.
@@ -122,7 +122,7 @@ class Dense(nn.Linear):
                 f"got weights of {weight.dtype}, which oneDNN packs on a processor with AVX512, "
                 "and this one has none; allowed here: torch.float32, with model.float()"
             )
-        self.packs_weights = True
+        self.packs_weights, self.packed, self.packed_from = True, None, None
 
     def unpack(self):
         """Lets go of the packed weights."""
