@@ -51,12 +51,12 @@ def test_transformers_own_code_runs_both_sides(source, tmp_path, capsys):
 
 def test_verify_writes_the_account(tmp_path, capsys):
     assert convert(JAX, tmp_path / "out.npz", "--to", "jax", "--verify") == 0
-    account = json.loads((tmp_path / "parity.json").read_text())
+    account = json.loads((tmp_path / "out.parity.json").read_text())
     assert account["comparisons"][0]["largest_difference"] == {"logits": 0.0, "tokens": 0.0}
     assert account["preprocessing"]["image_mean"] == [0.5, 0.5, 0.5]
     assert set(account["versions"]) == {"vit_hf", "torch", "transformers", "numpy", "python"}
     assert len(account["images"]["sha256"]) == len(account["weights_sha256"]) == 64
-    assert [path.name for path in sorted(tmp_path.iterdir())] == ["out.npz", "parity.json"]
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["out.npz", "out.parity.json"]
 
 
 def test_the_images_are_the_same_every_time():

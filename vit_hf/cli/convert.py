@@ -64,7 +64,10 @@ class Arguments:
     )
     verify: bool = field(
         default=False,
-        metadata={"help": "Write parity.json, the account of the check, beside the weights."},
+        metadata={
+            "help": "Write the account of the check beside the weights: parity.json in a folder, "
+            "NAME.parity.json for NAME.npz."
+        },
     )
 
 

@@ -181,16 +181,19 @@ def difference(expected: torch.Tensor, got: torch.Tensor) -> float:
 
 
 def write_account(account: dict, destination: Path) -> Path:
-    """Writes `parity.json` beside the weights, with their hash; returns its path."""
-    folder = destination if destination.is_dir() else destination.parent
-    weights = destination / "model.safetensors" if destination.is_dir() else destination
+    """Writes the account with the weights' hash, and returns its path: `parity.json` in a
+    checkpoint's folder, `NAME.parity.json` beside the file `NAME.npz`, which may lie among others.
+    """
+    is_folder = destination.is_dir()
+    name = f"{destination.name.removesuffix('.npz')}.parity.json"
+    path = destination / "parity.json" if is_folder else destination.with_name(name)
+    weights = destination / "model.safetensors" if is_folder else destination
     digest = hashlib.sha256()
     with open(weights, "rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     account = {**account, "weights_sha256": digest.hexdigest()}
-    path = folder / "parity.json"
-    partial = folder / ".parity.json"
+    partial = path.with_name(f".{path.name}")
     partial.write_text(json.dumps(account, indent=2) + "\n", encoding="utf-8")
     partial.replace(path)
     return path
