@@ -182,6 +182,7 @@ def test_twice_the_time_is_a_ratio_of_two(tiny, run_here, monkeypatch):
         ours=Napping,
         peers={"transformers": Asleep},
         limits={"matrix_products": subjects.MatrixProducts},
+        shared="weights",
         share=subjects.share_weights,
         compare=subjects.compare_logits,
     )
@@ -250,6 +251,7 @@ def test_a_machine_that_is_slow_for_a_while_does_not_choose_the_setting(tiny, tm
     assert found["settings"]["attention"] == "sdpa" and found["seconds_per_step"] == 1.0
 
 
+@pytest.mark.slow
 def test_a_profile_that_fails_costs_no_results(tiny, monkeypatch):
     class Unprofiled(models.OurModel):
         def profile(self):

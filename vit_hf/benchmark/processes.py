@@ -33,7 +33,9 @@ class ContenderProcess:
             name for name in contender_class.libraries if importlib.util.find_spec(name) is None
         ]
         if missing:
-            raise CannotTakePart(f"{', '.join(missing)} is not installed")
+            raise CannotTakePart(
+                f"{', '.join(missing)} is not installed: pip install {' '.join(missing)}"
+            )
         self.pool = ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn"))
         self.starting = self.pool.submit(start, contender_class, task)  # beside the others
 

@@ -23,6 +23,11 @@ from .subjects import Subject, subject_of
 from .turns import ratio_of, speed_of, take_turns
 
 OURS = "ours"
+DOING = {  # by the method of a contender that does it
+    "profile": "profiling a step of everyone",
+    "rest": "freeing what everyone holds",
+    "extras": "measuring what is told beside the turns",
+}
 UNTOLD = ("outcome", "seconds_per_step")  # of what a contender settled for
 
 
@@ -58,7 +63,7 @@ def run_benchmark(
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         task = Task(options=options, folder=folder)
-        say("writing what everyone shares")
+        say(f"writing the {subject.shared} that everyone opens")
         missing, about = subject.share(task)
         machine = describe_machine(torch.device(options.device or "cpu"))
         processes, settled = enter(subject, host, task, missing, stack, say)
@@ -193,7 +198,7 @@ def ask(
     """Returns what a method returns for each, and goes on without those where it fails: the turns
     are measured by then.
     """
-    say(f"{method} of each")
+    say(DOING[method])
     answers = {}
     for name, process in processes.items():
         try:

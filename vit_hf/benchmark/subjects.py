@@ -56,14 +56,16 @@ class Subject:
         ours: our contender.
         peers: the others, by name.
         limits: what nobody exceeds, the one that counts first.
-        share: writes what the contenders share into a folder; returns the peers that cannot take
-            part, with the reason, and what is said of the task.
+        shared: what the contenders share, in words.
+        share: writes that into a folder; returns the peers that cannot take part, with the reason,
+            and what is said of the task.
         compare: `(ours, theirs, options) -> (difference, allowed)` of two outcomes.
     """
 
     ours: type[Contender]
     peers: dict[str, type[Contender]]
     limits: dict[str, type[Contender]]
+    shared: str
     share: Callable[[Task], tuple[dict[str, str], dict[str, Any]]]
     compare: Callable[[np.ndarray, np.ndarray, Any], tuple[float, float]]
 
@@ -146,6 +148,7 @@ MODEL = Subject(
         "ours_all_patches": OurModelOnAllPatches,
     },
     limits={"matrix_products": MatrixProducts},
+    shared="weights",
     share=share_weights,
     compare=compare_logits,
 )
@@ -157,6 +160,7 @@ INPUT = Subject(
         "torchvision": TorchvisionInput,
     },
     limits={"decoding_alone": DecodingAlone, "decoding_of_the_whole": DecodingOfTheWhole},
+    shared="photos",
     share=share_photos,
     compare=compare_pixels,
 )
@@ -168,6 +172,7 @@ TRAIN = Subject(
         "ours_bfloat16": OurBfloat16Training,
     },
     limits={"matrix_products": MatrixProducts, "decoding_alone": DecodingAlone},
+    shared="photos and weights",
     share=share_photos_and_weights,
     compare=compare_logits_of_files,
 )
