@@ -1,12 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small real images that tests of several rooms use."""
 
+import os
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+# What the shell says of the Hub is not meant for the tests, which bring a Hub of their own or none.
+# It is read when `huggingface_hub` is imported, which is after this.
+for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_ENDPOINT", "HF_TOKEN"):
+    os.environ.pop(name, None)
 
 
 def encode(index: int, *, size: tuple[int, int] = (20, 14), format: str = "PNG") -> bytes:

@@ -22,6 +22,7 @@ def test_what_it_measures(short, run_here):
     assert "fast decoding against exact" in "\n".join(lines_of(results))
 
 
+@pytest.mark.slow
 def test_exact_decoding_has_the_pixels_of_transformers(short, run_here):
     options = InputOptions(
         peers=["transformers"], image_size=32, num_images=3, exact_decoding=True, **short

@@ -141,6 +141,7 @@ def test_positions_are_interpolated_or_fresh(pretrained):
     assert all(tables[True][name].shape == tables[False][name].shape for name in tables[True])
 
 
+@pytest.mark.slow
 def test_a_sweep_retrains_on_everything_and_reports_on_test(images, pretrained, tmp_path):
     words = ["--model_name_or_path", pretrained, "--dataset_name", images, "--sweep"]
     words += ["--sweep_learning_rates", 0.0, 3e-3, "--max_steps", 25, "--output_dir", tmp_path]

@@ -64,6 +64,7 @@ def test_what_is_freed_is_kept():
     assert run(NUM_FAULTS, "leave") == ["True", "True"]  # the system is asked again and again
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, value",
     [

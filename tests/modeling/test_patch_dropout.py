@@ -156,6 +156,7 @@ def test_so_much_less_is_computed(tiny_config):
     assert counted[0.5] / counted[0] == 129 / 257
 
 
+@pytest.mark.slow
 def test_compiles_whole_and_once(build, images):
     torch._dynamo.reset()
     model = build(Classifier, patch_dropout_rate=0.5).train()

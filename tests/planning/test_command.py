@@ -17,7 +17,7 @@ slow = pytest.mark.slow
 # Dosovitskiy et al. 2020, table 6: model, epochs, exaFLOPs
 TABLE_6 = [
     ("B/32", 7, 55),
-    ("B/16", 7, 224),
+    pytest.param("B/16", 7, 224, marks=slow),
     pytest.param("L/32", 7, 196, marks=slow),
     pytest.param("L/16", 7, 783, marks=slow),
     pytest.param("L/16", 14, 1567, marks=slow),

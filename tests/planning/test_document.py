@@ -22,6 +22,7 @@ def flops_of(name: str) -> int:
     return training_flops(config, num_images=num_images)
 
 
+@pytest.mark.slow
 def test_table_6_side_by_side():
     assert len(TABLE_6) == 10 and {name for name, *_ in TABLE_6} <= set(names())
     for name, paper, ours in TABLE_6:
@@ -29,6 +30,7 @@ def test_table_6_side_by_side():
         assert float(ours) == pytest.approx(float(paper), rel=0.03)
 
 
+@pytest.mark.slow
 def test_core_days_side_by_side():
     peak = DEVICES["tpu-v3-core"].half_flops
     assert len(CORE_DAYS) == 3

@@ -90,6 +90,7 @@ def test_the_largest_batch_is_the_largest(memory):
     assert memory.largest_batch(1e6, memory.fixed) == 0
 
 
+@pytest.mark.slow
 def test_an_accelerator_computes_norms_in_float32():
     """Its GroupNorms keep float32 where the CPU's keep bfloat16; its dropout keeps a byte."""
     hybrid = {**TINY.to_diff_dict(), "stem_blocks": [1], "patch_size": 1}
@@ -140,6 +141,7 @@ def test_time():
     assert plan(device=replace(H100, memory_bandwidth=None)).limit == "communication"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_patches_that_are_left_out_cost_nothing(checkpointing):
     """A plan is that of smaller images, but for the projection, which is of all patches."""

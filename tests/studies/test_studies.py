@@ -184,6 +184,7 @@ def test_a_network_too_small_for_a_hybrid_is_refused():
         networks(replace(MINIATURE, hidden_size=32, num_hidden_layers=1))
 
 
+@pytest.mark.slow
 def test_positions_and_poolings_are_what_the_arms_say(tmp_path):
     half = MINIATURE.learning_rate / 2
     content = run(
@@ -202,6 +203,7 @@ def test_positions_and_poolings_are_what_the_arms_say(tmp_path):
         assert rate == place.get("learning_rate", MINIATURE.learning_rate)
 
 
+@pytest.mark.slow
 def test_targets_and_corruption_are_what_the_arms_say(tmp_path):
     content = run(
         "masked_patch_prediction",

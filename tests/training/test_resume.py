@@ -52,7 +52,9 @@ def assert_identical(found, expected):
 
 
 @pytest.mark.parametrize("streaming", [False, True], ids=["in_memory", "streaming"])
-@pytest.mark.parametrize(("num_workers", "step"), [(0, 2), (2, 7), (0, 12)])
+@pytest.mark.parametrize(
+    ("num_workers", "step"), [(0, 2), pytest.param(2, 7, marks=pytest.mark.slow), (0, 12)]
+)
 def test_resumed_equals_uninterrupted(tmp_path, make_trainer, streaming, num_workers, step):
     flags = {**EVERYTHING, "streaming": streaming, "dataloader_num_workers": num_workers}
     whole = make_trainer(tmp_path / "whole", **flags)
