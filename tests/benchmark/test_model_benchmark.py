@@ -63,8 +63,16 @@ def test_what_it_writes(tiny_results):
     machine = results["machine"]
     assert machine["cpu"] and machine["cores"] and machine["memory_copy_bytes_per_second"] > 0
     assert {"torch", "transformers", "vit_hf"} <= set(machine["libraries"])
+    assert len(machine["busy_share"]) == 2 and all(0 <= busy <= 1 for busy in machine["busy_share"])
     text = "\n".join(lines_of(results))
     assert "model tiny infer float32, 16 px, batch 2" in text and "aten::" in text
+
+
+@pytest.mark.parametrize("busy", [[0.1, 0.02], [0.6, 0.02]])
+def test_a_machine_that_was_not_idle_is_said(busy, tiny_results):
+    results = {**tiny_results, "machine": {**tiny_results["machine"], "busy_share": busy}}
+    said = [line for line in lines_of(results) if "was not idle: other work took 60%" in line]
+    assert len(said) == (busy[0] > 0.5)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -119,7 +127,7 @@ def test_only_the_attention_that_is_asked_for_is_tried(tiny, tmp_path):
     kept = {"keeps_freed_memory": True} if contender.keeps_freed_memory else {}
     assert contender.candidates() == [{"attention": "eager", "compile": None, **kept}]
     options.attention = ["cudnn"]
-    with pytest.raises(CannotTakePart, match="none of cudnn"):
+    with pytest.raises(CannotTakePart, match="--attention asks for cudnn"):
         contender.settle()
 
 

@@ -9,7 +9,7 @@ from transformers import AutoModelForImageClassification, pipeline
 
 from vit_hf.cli import main
 from vit_hf.cli.quickstart import Arguments
-from vit_hf.experiment.quickstart import small_config
+from vit_hf.experiment.quickstart import leave_busy_processors, small_config
 
 MINIATURE = [
     "--hidden_size",
@@ -98,6 +98,23 @@ def test_finetuning_started_from_the_pretrained_weights_at_twice_the_size(finish
     checkpoint = json.loads((output_dir / "checkpoint" / "config.json").read_text())
     assert pretraining["image_size"] == [8, 8] and checkpoint["image_size"] == 16
     assert pretraining["patch_size"] == checkpoint["patch_size"]
+
+
+def test_folders_without_files_are_not_left(finished):
+    output_dir, _ = finished
+    assert all(any(folder.iterdir()) for folder in output_dir.iterdir() if folder.is_dir())
+
+
+@pytest.mark.parametrize(("busy", "expected"), [(3.0, 4), (50.0, 2), (99.0, 1)])
+def test_processors_that_are_busy_are_left_to_others(busy, expected, monkeypatch, capsys):
+    set_to = [4]
+    monkeypatch.setattr("psutil.cpu_percent", lambda interval: busy)
+    monkeypatch.setattr("psutil.cpu_count", lambda: 4)
+    monkeypatch.setattr("torch.get_num_threads", lambda: set_to[-1])
+    monkeypatch.setattr("torch.set_num_threads", set_to.append)
+    leave_busy_processors()
+    assert set_to[-1] == expected
+    assert (f"{expected} of 4 threads" in capsys.readouterr().out) == (expected < 4)
 
 
 def test_the_network_is_the_one_asked_for():

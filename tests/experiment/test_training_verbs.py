@@ -189,6 +189,7 @@ def test_an_unreadable_test_image_is_wrong_and_has_no_loss(images, pretrained, t
     ("words", "expected"),
     [
         (["finetune", "--max_steps", "1"], "got no --model_name_or_path"),
+        (["finetune", "--device", "cuda"], r"got '--device', which is no flag of it\. `--help`"),
         (["finetune", "--recipe", "vit-finetune-cifar"], "Did you mean 'vit-finetune-cifar10"),
         (["pretrain", "--lerning_rate", "1"], "Did you mean '--learning_rate'"),
         (
@@ -212,3 +213,32 @@ def test_mistakes_are_said(words, expected, capsys, tmp_path):
         status = stopped.code
     assert status == 2
     assert re.search(expected, capsys.readouterr().err)
+
+
+def test_no_words_at_all(capsys):
+    assert main(["finetune"]) == 2
+    assert "got no --model_name_or_path" in capsys.readouterr().err
+
+
+def test_dimensions_are_not_those_of_the_checkpoint(images, pretrained, capsys, tmp_path):
+    words = ["--model_name_or_path", pretrained, "--dataset_name", images, "--output_dir", tmp_path]
+    assert run("finetune", *words, "--use_cpu", "--settings", "hidden_size=64") == 2
+    assert "got hidden_size=64, which the weights of" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
+def test_what_lies_in_the_folder_is_said_and_a_card_by_hand_is_kept(
+    images, pretrained, capsys, tmp_path
+):
+    (tmp_path / "README.md").write_text("Mine.\n")
+    words = ["--model_name_or_path", pretrained, "--dataset_name", images, "--max_steps", 1]
+    words += ["--output_dir", tmp_path, *STEPS]
+    assert run("finetune", *words) == 0
+    shown = capsys.readouterr().out
+    assert f"16x16 pixels, images of {images}" in shown and "an earlier run" not in shown
+    assert "README.md was written by hand and stays" in shown
+    assert (tmp_path / "README.md").read_text() == "Mine.\n"
+    (tmp_path / "README.md").unlink()
+    assert run("finetune", *words) == 0
+    assert f"{tmp_path} holds an earlier run, which this one replaces" in capsys.readouterr().out
+    assert "Rendered by vit_hf" in (tmp_path / "README.md").read_text()

@@ -83,6 +83,7 @@ def test_several_processes_are_one(alone, tmp_path, num_processes):
         expected = tmp_path / "alone"
         assert main(["finetune", *words, *batch, "--output_dir", str(expected)]) == 0
     shown = launch(num_processes, [*words, "--output_dir", tmp_path, *batch])
+    assert "million parameters, " in shown and "images of " in shown
     assert f"16 images an update = {16 // num_processes} a device x {num_processes} dev" in shown
     assert losses_of(tmp_path) == pytest.approx(losses_of(expected), abs=TOLERANCE)
     found, reference = (load_file(f / "model.safetensors") for f in (tmp_path, expected))

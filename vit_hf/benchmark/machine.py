@@ -22,6 +22,7 @@ LIBRARIES = (
 INSTRUCTION_SETS = re.compile(r"\b(amx\w*|avx\w*|f16c|fma|sve\w*|asimd\w*|bf16|i8mm)\b")
 COPIED_BYTES = 2**28  # more than any cache holds
 NUM_COPIES = 5
+LOOK_SECONDS = 0.3  # for which one looks how busy the machine is
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
@@ -71,9 +72,9 @@ def versions() -> dict[str, str]:
     return found
 
 
-def load_average() -> float | None:
-    """Returns how many processes wanted to run in the last minute, where the system tells."""
-    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+def busy_share() -> float:
+    """Returns the share of the processors' time that is taken now, while nothing of ours runs."""
+    return psutil.cpu_percent(interval=LOOK_SECONDS) / 100
 
 
 def copied_bytes_per_second(device: torch.device) -> float:

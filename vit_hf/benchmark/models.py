@@ -76,7 +76,10 @@ class ModelContender(Contender):
         """Every attention backend that it has and that is asked for, as it is."""
         attentions = self.options.attentions_of(self.attentions())
         if not attentions:
-            raise CannotTakePart(f"it has none of {', '.join(self.options.attention)} attention")
+            raise CannotTakePart(
+                f"its attention is {', '.join(self.attentions())}, and --attention asks for "
+                f"{', '.join(self.options.attention)}"
+            )
         return [{"attention": name, "compile": None} for name in attentions]
 
     def refinements(self, speeds: list[tuple[float, dict[str, Any]]]) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 GIB = 2**30
+IDLE_SHARE = 0.15  # of the processors, which an idle machine may be busy
 
 
 def lines_of(results: dict[str, Any]) -> Iterator[str]:
@@ -13,7 +14,7 @@ def lines_of(results: dict[str, Any]) -> Iterator[str]:
     yield f"{title_of(results)}; {machine['device'] if is_gpu(results) else machine['cpu']}"
     yield (
         f"{'':28}{'images/s':>10}{'quartiles':>22}{'s/step':>9}{'memory':>11}  "
-        "ours over it (quartiles)"
+        "ours over it: median of the pairs (quartiles)"
     )
     for name, found in everyone(results):
         yield (
@@ -62,6 +63,12 @@ def details(results: dict[str, Any]) -> Iterator[str]:
     """Yields what else has to be known of the numbers."""
     task = results["task"]
     limit = next(iter(results["limits"])).replace("_", " ")
+    busy = results["machine"]["busy_share"]
+    if max(busy) > IDLE_SHARE:
+        yield (
+            f"the machine was not idle: other work took {busy[0]:.0%} of its processors before and "
+            f"{busy[1]:.0%} after; measure again without it"
+        )
     shares = [("ours", results["ours"]), *results["peers"].items()]
     told = ", ".join(f"{name} {found['limit_share']:.1%}" for name, found in shares)
     yield f"of the limit ({limit}): {told}"

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from .contender import CannotTakePart, Task
-from .machine import describe_machine, load_average
+from .machine import busy_share, describe_machine
 from .options import Options
 from .processes import ContenderProcess
 from .report import settings
@@ -59,7 +59,7 @@ def run_benchmark(
         ValueError: where ours cannot take part, or a peer does something else than we do.
     """
     subject = subject_of(options)
-    load = load_average()
+    busy = busy_share()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         task = Task(options=options, folder=folder)
@@ -107,7 +107,7 @@ def run_benchmark(
         "measured_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "options": asdict(options),
         "task": about,
-        "machine": {**machine, "load_average": [load, load_average()]},
+        "machine": {**machine, "busy_share": [busy, busy_share()]},
         OURS: ours,
         "peers": told,
         "missing": missing,

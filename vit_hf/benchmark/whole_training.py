@@ -82,11 +82,13 @@ class TrainingContender(Contender):
 
     def candidates(self) -> list[dict[str, Any]]:
         """Every attention backend, and compiled where that is asked for."""
-        attentions = self.options.attentions_of(
-            ["sdpa", "eager", *flash_attention(self.options.dtype)]
-        )
+        there_are = ["sdpa", "eager", *flash_attention(self.options.dtype)]
+        attentions = self.options.attentions_of(there_are)
         if not attentions:
-            raise CannotTakePart(f"it has none of {', '.join(self.options.attention)} attention")
+            raise CannotTakePart(
+                f"its attention is {', '.join(there_are)}, and --attention asks for "
+                f"{', '.join(self.options.attention)}"
+            )
         compiled = [False, True] if self.options.compile else [False]
         return [
             {"attention": attention, "torch_compile": is_compiled, **self.fixed_settings()}

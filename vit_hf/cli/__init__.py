@@ -30,6 +30,7 @@ VERBS = {
     "study": "the paper's claims at a scale that anyone can run",
     "benchmark": "how fast: against every peer in turns, and against the machine's own limit",
 }
+ALIKE = 0.65  # of two words, from which one is taken for a slip of the other
 USAGE = """usage: vit-hf VERB [arguments]
 
 verbs:
@@ -134,7 +135,7 @@ def nearest(word: str, allowed) -> str:
     """Returns " Did you mean 'x'?" for the allowed word that is most like `word`, or an empty
     string.
     """
-    matches = difflib.get_close_matches(word, list(allowed), n=1)
+    matches = difflib.get_close_matches(word, list(allowed), n=1, cutoff=ALIKE)
     return f" Did you mean {matches[0]!r}?" if matches else ""
 
 

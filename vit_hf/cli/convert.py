@@ -145,10 +145,10 @@ def report(arguments: Arguments, loaded, processor, destination: Path) -> int:
     if arguments.verify:
         print(f"wrote: {write_account(account, destination)}")
     if arguments.to == "vit_hf":
-        from ..hub import render_card
+        from ..hub.card import refresh_card
 
-        config = loaded.model.config
-        print(f"wrote: {render_card(destination, config=config, name=destination.name)}")
+        is_new = refresh_card(destination, config=loaded.model.config, name=destination.name)
+        print(f"{'wrote' if is_new else 'kept, written by hand'}: {destination / 'README.md'}")
     largest = max(
         max(comparison["largest_difference"].values()) for comparison in account["comparisons"]
     )

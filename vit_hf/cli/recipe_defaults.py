@@ -2,6 +2,7 @@
 """`--recipe NAME`: a recipe's numbers as the flags' defaults, which any flag given overrides."""
 
 import os
+from itertools import zip_longest
 
 from ..recipes import get
 
@@ -53,7 +54,7 @@ def batch_defaults(defaults: dict, words: list[str]) -> dict:
 
 def value_of(flag: str, words: list[str]) -> str | None:
     """Returns the value of a flag in the words of a command line."""
-    for word, following in zip(words, [*words[1:], None], strict=True):
+    for word, following in zip_longest(words, words[1:]):
         if word == flag:
             return following
         if word.startswith(f"{flag}="):

@@ -35,6 +35,8 @@ TASKS = {
 }
 # What masked patch prediction starts afresh where the checkpoint was made for something else.
 FRESH_FOR_MASKED = ("embeddings.mask_token", "prediction_head.weight", "prediction_head.bias")
+# Settings with which weights of another shape are made to fit.
+CHANGEABLE = ("image_size", "patch_size", "num_labels", "id2label")
 
 
 @dataclass
@@ -166,19 +168,34 @@ def load(
 
 
 def load_own(checkpoint: Checkpoint, task: str | None, settings: dict) -> Loaded:
-    """Opens one of our own folders."""
+    """Opens one of our own folders.
+
+    Raises:
+        ValueError: for settings with which the weights do not fit.
+    """
     architectures = checkpoint.config.get("architectures") or [VisionTransformerModel.__name__]
     saved = next(
         (name for name, model_class in TASKS.items() if model_class.__name__ in architectures),
         "features",
     )
-    model = TASKS[task or saved].from_pretrained(checkpoint.path, **settings)
-    recognised = f"a checkpoint of this package ({type(model).__name__}): {summarise(model.config)}"
     before = VisionTransformerConfig.from_dict(checkpoint.config)
+    changed = {name: value for name, value in settings.items() if getattr(before, name) != value}
+    try:
+        model = TASKS[task or saved].from_pretrained(checkpoint.path, **settings)
+    except RuntimeError as error:
+        if "ignore_mismatched_sizes" not in str(error):
+            raise
+        unfit = {name: value for name, value in changed.items() if name not in CHANGEABLE}
+        asked = ", ".join(f"{name}={value!r}" for name, value in unfit.items())
+        raise ValueError(
+            f"got {asked}, which the weights of {checkpoint.path} do not fit (their shapes are in "
+            "the report above); allowed: another image size, patch size or other labels. A network "
+            "of other dimensions has to begin from scratch"
+        ) from error
+    recognised = f"a checkpoint of this package ({type(model).__name__}): {summarise(model.config)}"
     changes = [
         f"Set {name} to {len(value)} names." if name == "id2label" else f"Set {name} to {value}."
-        for name, value in settings.items()
-        if getattr(before, name) != value
+        for name, value in changed.items()
     ]
     return Loaded(model.eval(), "vit_hf", checkpoint.path, recognised, changes)
 

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from datasets import Dataset, DatasetDict
 from matplotlib.figure import Figure
@@ -54,6 +55,7 @@ WARMUP_SHARE = (
 WEIGHT_DECAY = 0.1  # table 3
 CROP_AREA = 0.6  # at fine-tuning, an Inception crop that leaves a digit readable
 PRETRAIN_CROP_AREA = 0.2  # small crops show details at the scale that the higher resolution will
+LOOK_SECONDS = 1.0  # for which one looks how busy the processors are
 NUM_PICTURES = 8  # in each figure
 CONTROL = "the same network from scratch, with the same fine-tuning steps"
 
@@ -80,6 +82,7 @@ def quickstart(settings) -> Run:
         The account of the run, which `results.json` in the output folder holds.
     """
     clock = Clock()
+    leave_busy_processors()
     output_dir = Path(settings.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     images: Any = load_images(
@@ -118,6 +121,10 @@ def quickstart(settings) -> Run:
         measured("accuracy", control.evaluate()["eval_accuracy"], **on_test, of=CONTROL),
         measured("loss", loss, **on_test, of="masked patch prediction, with fixed masks"),
     ]
+
+    for folder in (output_dir / "finetuning", output_dir / "from_scratch"):
+        if not any(folder.iterdir()):  # every image was readable
+            folder.rmdir()
 
     say("5/6  writing the checkpoint and the pictures")
     checkpoint = export_checkpoint(model, output_dir / "checkpoint")
@@ -170,6 +177,17 @@ def write_results(run: Run, output_dir: Path, checkpoint: Path):
         f"pictures      {output_dir / 'figures'}\n"
         f"results       {results}"
     )
+
+
+def leave_busy_processors() -> None:
+    """Computes with no more threads than there are idle processors: steps as small as these become
+    tens of times slower when one thread has to wait for another that another program keeps waiting.
+    """
+    num_threads, num_processors = torch.get_num_threads(), psutil.cpu_count() or 1
+    num_idle = round((1 - psutil.cpu_percent(interval=LOOK_SECONDS) / 100) * num_processors)
+    if num_idle < num_threads:
+        torch.set_num_threads(max(1, num_idle))
+        say(f"other programs run here: {torch.get_num_threads()} of {num_threads} threads are used")
 
 
 class Clock:
@@ -350,7 +368,7 @@ def reopen(checkpoint: Path, images: DatasetDict, folder: Path) -> dict:
     rows = images["test"].select(range(min(NUM_PICTURES, len(images["test"]))))
     files = []
     for index, image in enumerate(rows["image"]):
-        files.append(str(folder / f"{index}.png"))
+        files.append(str(folder / f"sample_{index}.png"))
         decode_image(image).save(files[-1])
     command = [sys.executable, "-c", REOPEN, str(checkpoint), *files]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

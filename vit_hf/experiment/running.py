@@ -9,14 +9,15 @@ from typing import Any
 from transformers import TrainerCallback
 
 from ..evaluation import StreamingAccuracy, TopClassesAndLosses
-from ..hub import export_checkpoint, push_or_keep, render_card
+from ..hub import export_checkpoint, push_or_keep
+from ..hub.card import refresh_card
 from ..hub.results import Metric, Run, write_runs
 from ..recipes import get
 from ..training import VisionTransformerTrainer, VisionTransformerTrainingArguments
 from ..training.checkpoints import find_checkpoint
 from .arguments import ModelArguments, parse_settings
 from .inputs import Inputs
-from .results import measured, table_of, write_json
+from .results import DIGITS, measured, table_of, write_json
 
 RESULTS = "results.json"
 UNSAID = {"max_steps": -1, "train_fraction": 1.0}  # what a recipe has where it does not say
@@ -51,9 +52,18 @@ def make_trainer(
     return trainer
 
 
-def say_batches(trainer: VisionTransformerTrainer) -> None:
-    """Says how an update's batch is made up."""
-    training = trainer.args
+def say_what_begins(trainer: VisionTransformerTrainer, dataset_name: str | None) -> None:
+    """Says what is trained on what, and how an update's batch is made up."""
+    training, model = trainer.args, trainer.model
+    if (Path(training.output_dir) / RESULTS).is_file() and not training.resume_from_checkpoint:
+        say(f"{training.output_dir} holds an earlier run, which this one replaces", training)
+    height, width = model.config.image_hw
+    images = dataset_name or f"{DIGITS}, as there is no --dataset_name"
+    say(
+        f"{model.num_parameters() / 1e6:.3g} million parameters, {height}x{width} pixels, "
+        f"images of {images}",
+        training,
+    )
     say(
         f"{trainer.get_total_train_batch_size(training)} images an update = "
         f"{training.per_device_train_batch_size} a device x {training.world_size} devices x "
@@ -130,7 +140,8 @@ def write_out(trainer: VisionTransformerTrainer, model, run: Run, *, recipe: dic
     write_runs([run], folder / RESULTS)
     if recipe is not None:
         write_json(recipe, folder / "recipe.json")
-    render_card(folder)
+    if not refresh_card(folder):
+        print(f"{folder / 'README.md'} was written by hand and stays as it is", flush=True)
     report(run, folder, what="checkpoint, card, results", num_bad=len(trainer.bad_images.names))
     if training.push_to_hub:
         print(push_folder(folder, training).message, flush=True)

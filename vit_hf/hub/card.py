@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from PIL.Image import Resampling
@@ -89,12 +90,14 @@ def render_card(
     return folder / "README.md"
 
 
-def refresh_card(folder, *, repo_id: str | None = None) -> bool:
-    """Renders the card anew, unless it was edited by hand; returns whether it was rendered."""
+def refresh_card(folder, **options: Any) -> bool:
+    """Renders the card anew, unless it was written or edited by hand; returns whether it was
+    rendered. The options are those of `render_card`.
+    """
     card = Path(folder) / "README.md"
     if card.is_file() and RENDERED not in card.read_text(encoding="utf-8"):
         return False
-    render_card(folder, repo_id=repo_id)
+    render_card(folder, **options)
     return True
 
 
