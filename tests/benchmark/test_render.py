@@ -37,6 +37,9 @@ def test_a_table(tiny_results, tmp_path):
     assert script.placed(placed, table) == placed
     with pytest.raises(ValueError, match="got a README without the lines"):
         script.placed("nothing", table)
+    results["options"]["compile"] = True
+    (tmp_path / "one.json").write_text(json.dumps(results))
+    assert "16 px, batch 2, compiled where that is faster |" in script.render(tmp_path)
 
 
 def test_growing_cost_and_the_import_have_rows_of_their_own(tiny_results, tmp_path):
