@@ -118,6 +118,16 @@ def test_a_wrong_shape(tmp_path):
         load_checkpoint(path)
 
 
+def test_shapes_of_our_own(tmp_path):
+    folder = save_checkpoint(load_checkpoint(JAX), tmp_path / "own", format="vit_hf")
+    with pytest.raises(ValueError, match=r"got hidden_size=96, which the weights of .*own do not"):
+        load_checkpoint(folder, hidden_size=96, num_labels=3)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": 7}))
+    with pytest.raises(ValueError, match=r"got a config\.json, which the weights of .*own do not"):
+        load_checkpoint(folder)
+
+
 @pytest.mark.parametrize(
     "key", ["extra", "Transformer/encoderblock_7/LayerNorm_0/scale", "params/other"]
 )

@@ -171,7 +171,7 @@ def load_own(checkpoint: Checkpoint, task: str | None, settings: dict) -> Loaded
     """Opens one of our own folders.
 
     Raises:
-        ValueError: for settings with which the weights do not fit.
+        ValueError: for settings, or a `config.json`, that the weights do not fit.
     """
     architectures = checkpoint.config.get("architectures") or [VisionTransformerModel.__name__]
     saved = next(
@@ -185,8 +185,8 @@ def load_own(checkpoint: Checkpoint, task: str | None, settings: dict) -> Loaded
     except RuntimeError as error:
         if "ignore_mismatched_sizes" not in str(error):
             raise
-        unfit = {name: value for name, value in changed.items() if name not in CHANGEABLE}
-        asked = ", ".join(f"{name}={value!r}" for name, value in unfit.items())
+        unfit = [f"{name}={changed[name]!r}" for name in changed if name not in CHANGEABLE]
+        asked = ", ".join(unfit) or "a config.json"
         raise ValueError(
             f"got {asked}, which the weights of {checkpoint.path} do not fit (their shapes are in "
             "the report above); allowed: another image size, patch size or other labels. A network "
