@@ -282,3 +282,12 @@ def test_timm_has_our_logits(tiny, run_here):
     pytest.importorskip("timm")
     results = run_here(ModelOptions(peers=["timm"], **tiny))
     assert results["peers"]["timm"]["difference"] < 1e-5
+
+
+def test_graphs_that_hide_their_memory_have_no_peak(tiny, tmp_path):
+    contender = models.OurModel(models_task(ModelOptions(peers=[], **tiny), tmp_path))
+    contender.begin()
+    contender.settings = {"attention": "sdpa", "compile": "layers"}
+    assert contender.peak() is None or contender.peak() > 10**7  # None where no peak is kept
+    contender.settings = {"attention": "sdpa", "compile": "reduce-overhead"}
+    assert contender.peak() is None

@@ -5,6 +5,7 @@ import time
 
 import pytest
 import torch
+from transformers.utils.import_utils import is_torchvision_available
 
 from vit_hf.benchmark import whole_training
 from vit_hf.benchmark.contender import Task
@@ -54,8 +55,56 @@ def test_the_defaults_are_those_of_the_trainer(task):
             "per_device_train_batch_size": 8,
             "dataloader_num_workers": 0,
             "optim": "adamw_torch_fused",
+            "processor": "torchvision" if is_torchvision_available() else "pillow",
         }
     ]
+    assert whole_training.DefaultTransformersTraining(task).refinements([(1.0, {})]) == []
+
+
+def test_the_faster_image_processor_is_found(task, monkeypatch):
+    contender = whole_training.TransformersTraining(task)
+    slow, fast = contender.candidates()
+    speeds = [(1.0, slow), (2.0, fast)]
+    monkeypatch.setattr(whole_training, "is_torchvision_available", lambda: True)
+    assert contender.refinements(speeds) == [{**fast, "processor": "torchvision"}]
+    monkeypatch.setattr(whole_training, "is_torchvision_available", lambda: False)
+    assert contender.refinements(speeds) == [] and fast["processor"] == "pillow"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["OurTraining", "TransformersTraining"])
+def test_every_turn_of_a_compiled_model_is_compiled(name, task, monkeypatch):
+    contender = getattr(whole_training, name)(task)
+    contender.make_ready({**contender.candidates()[0], "torch_compile": True})
+    contender.outcome()
+    contender.measure(1)
+    own = {id(module) for module in contender.model.modules()}  # not those that count operations
+    calls, forward = [], torch.nn.LayerNorm.forward  # of Python, which compiled code does not call
+
+    def counted(self, hidden_state):
+        calls.extend([self] if id(self) in own else [])
+        return forward(self, hidden_state)
+
+    monkeypatch.setattr(torch.nn.LayerNorm, "forward", counted)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        contender.measure(1)
+    assert not calls
+    contender.outcome()
+    assert calls
+
+
+@pytest.mark.slow
+def test_what_workers_have_ready_is_not_timed(task, monkeypatch):
+    contender = whole_training.OurTraining(task)
+    contender.make_ready({**contender.candidates()[0], "dataloader_num_workers": 3})
+    clocks, made = [], whole_training.StepClock
+    monkeypatch.setattr(
+        whole_training,
+        "StepClock",
+        lambda *words, **settings: clocks.append(made(*words, **settings)) or clocks[-1],
+    )
+    assert contender.measure(2) > 0
+    assert (clocks[0].first_step, clocks[0].last_step) == (2 + 2 * 3, 2 + 2 * 3 + 2)
 
 
 @pytest.mark.slow

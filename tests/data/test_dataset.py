@@ -24,7 +24,7 @@ def test_a_sample_for_evaluation(image_rows):
 
 def test_a_sample_for_training_is_a_function_of_its_draw(image_rows):
     dataset = ImageDataset(image_rows(3), TRAINING)
-    first, again, other = (dataset[Draw(1, seed)]["pixel_values"] for seed in (5, 5, 6))
+    first, again, other = (dataset[Draw(1, (seed,))]["pixel_values"] for seed in (5, 5, 6))
     assert (first == again).all() and (first != other).any()
 
 
@@ -38,10 +38,10 @@ def test_in_training_another_image_stands_for_one_that_cannot_be_read(image_rows
     rows = image_rows(4)
     rows[2]["image"] = {"bytes": b"no image", "path": "broken.jpg"}
     dataset = ImageDataset(rows, TRAINING)
-    sample = dataset[Draw(2, 7)]
+    sample = dataset[Draw(2, (7,))]
     assert sample["undecodable"] == ["broken.jpg"] and sample["labels"] != 2
-    assert dataset[Draw(2, 7)]["labels"] == sample["labels"]
-    batch = ImageCollator()([sample, dataset[Draw(0, 1)]])
+    assert dataset[Draw(2, (7,))]["labels"] == sample["labels"]
+    batch = ImageCollator()([sample, dataset[Draw(0, (1,))]])
     assert batch["undecodable"] == ["broken.jpg"] and not batch["is_undecodable"].any()
 
 
@@ -57,14 +57,14 @@ def test_in_evaluation_it_stays_and_is_marked(image_rows, encoded_image):
 def test_nothing_but_unreadable_images_is_an_error():
     rows = [{"image": {"bytes": b"x", "path": f"{i}.png"}, "label": 0} for i in range(5)]
     with pytest.raises(UndecodableImage, match=f"got {MAX_SUBSTITUTES} images in a row"):
-        ImageDataset(rows, TRAINING)[Draw(0, 0)]
+        ImageDataset(rows, TRAINING)[Draw(0, (0,))]
 
 
 def test_augmentation_is_decided_for_training_alone(image_rows):
     collate = ImageCollator(BatchAugmentation(flip=True))
     dataset = ImageDataset(image_rows(4), TRAINING)
-    assert collate([dataset[Draw(0, 1)]])["augmentation"]
+    assert collate([dataset[Draw(0, (1,))]])["augmentation"]
     assert not collate([ImageDataset(image_rows(1), EVALUATION)[0]])["augmentation"]
-    first, again = (collate([dataset[Draw(i, i)] for i in range(4)]) for _ in range(2))
+    first, again = (collate([dataset[Draw(i, (i,))] for i in range(4)]) for _ in range(2))
     for name, tensor in first["augmentation"].items():
         assert torch.equal(tensor, again["augmentation"][name])

@@ -76,4 +76,4 @@ def test_no_images_is_an_error():
 
 
 def test_a_draw_is_no_plain_index():
-    assert Draw(3, 5) != 3 and Draw(3, 5).index == 3
+    assert Draw(3, (5,)) != 3 and Draw(3, (5,)).index == 3

@@ -13,7 +13,7 @@ import psutil
 import torch
 from PIL import features
 
-from .contender import wait_for
+from .contender import give_back, wait_for
 
 LIBRARIES = (
     "vit_hf", "torch", "transformers", "timm", "vit-pytorch", "torchvision", "accelerate", "numpy",
@@ -88,4 +88,6 @@ def copied_bytes_per_second(device: torch.device) -> float:
         target.copy_(source)
         wait_for(device)
         fastest = min(fastest, time.perf_counter() - started)
+    del source, target
+    give_back(device)
     return COPIED_BYTES / fastest

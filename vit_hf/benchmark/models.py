@@ -7,6 +7,7 @@ is with weights in bfloat16, training in it is autocast over weights in float32.
 fused one for everybody.
 """
 
+import gc
 import json
 from collections.abc import Iterable
 from functools import partial
@@ -165,21 +166,22 @@ class ModelContender(Contender):
         functional.cross_entropy(logits.float(), self.labels).backward()
         self.optimizer.step()
 
-    @torch.no_grad()
     def outcome(self) -> np.ndarray:
         """Returns the logits `(B, K)` of the batch, in inference by the very call that is timed."""
-        # The forward pass of training is computed without the compiler, which would make another
-        # graph for it, and without dropout.
-        is_training = self.options.is_training
-        model = self.model.forward if is_training else self.model
+        if not self.options.is_training:
+            return self.logits(self.infer()).float().cpu().numpy()
+        # Without the compiler, which would make another graph for it, and without dropout.
         self.model.eval()
-        with (
-            self.autocast(),
-            torch.compiler.set_stance("force_eager" if is_training else "default"),
-        ):
-            logits = self.logits(model(self.batch))
-        self.model.train(is_training)
+        with self.autocast(), torch.no_grad(), torch.compiler.set_stance("force_eager"):
+            logits = self.logits(self.model.forward(self.batch))
+        self.model.train()
         return logits.float().cpu().numpy()
+
+    def peak(self) -> int | None:
+        """Returns the peak of memory; `None` with CUDA graphs, whose memory is set aside when they
+        are recorded, and counted no more.
+        """
+        return None if self.settings["compile"] == "reduce-overhead" else super().peak()
 
     def extras(self) -> dict[str, Any]:
         """Returns the largest batch, where that is asked for."""
@@ -194,6 +196,7 @@ class ModelContender(Contender):
     def fits(self, batch_size: int) -> bool:
         """Whether an update of so many images fits into the memory."""
         self.batch = self.labels = None
+        gc.collect()  # what a step that did not fit has left
         give_back(self.device)
         try:
             self.take_batch(batch_size)

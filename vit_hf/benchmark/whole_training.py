@@ -24,8 +24,10 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
     ViTForImageClassification,
+    ViTImageProcessor,
     ViTImageProcessorPil,
 )
+from transformers.utils.import_utils import is_torchvision_available
 
 from ..data import ImageCollator, ImageDataset, ImageTransform, normalize
 from ..modeling.modeling_vision_transformer import VisionTransformerForImageClassification
@@ -35,8 +37,10 @@ from .inputs import HALF, PHOTOS
 from .models import flash_attention
 
 NUM_WARM_UP_STEPS = 2  # of each turn, in which workers start and caches fill
+NUM_PREFETCHED = 2  # batches that each worker has ready before it is asked: PyTorch's default
 NUM_COMPARED = 4  # images whose logits are held against ours
 LEARNING_RATE = 1e-5
+OF_MODEL = ("attention", "torch_compile", "processor")  # settings that are no trainer's flags
 QUIET = {
     "logging_strategy": "no", "save_strategy": "no", "report_to": "none", "disable_tqdm": True
 }  # fmt: skip
@@ -47,6 +51,7 @@ class StepClock(TrainerCallback):
 
     Args:
         device: that is waited for.
+        num_warm_up_steps: before those.
         num_steps: that are timed.
 
     Attributes:
@@ -54,15 +59,16 @@ class StepClock(TrainerCallback):
         input_wait_share: what it told.
     """
 
-    def __init__(self, device: torch.device, *, num_steps: int):
-        self.device, self.last_step = device, NUM_WARM_UP_STEPS + num_steps
+    def __init__(self, device: torch.device, *, num_warm_up_steps: int, num_steps: int):
+        self.device = device
+        self.first_step, self.last_step = num_warm_up_steps, num_warm_up_steps + num_steps
         self.started = self.ended = math.nan
         self.trainer: Trainer | None = None
         self.input_wait_share: float | None = None
 
     def on_step_end(self, args, state, control, **kwargs):
         """Reads the clock."""
-        if state.global_step == NUM_WARM_UP_STEPS:
+        if state.global_step == self.first_step:
             wait_for(self.device)
             self.started = time.perf_counter()
             if isinstance(self.trainer, VisionTransformerTrainer) and self.trainer.throughput:
@@ -71,8 +77,8 @@ class StepClock(TrainerCallback):
             wait_for(self.device)
             self.ended = time.perf_counter()
             if isinstance(self.trainer, VisionTransformerTrainer) and self.trainer.throughput:
-                told = self.trainer.throughput.log_entries()
-                self.input_wait_share = told.get("input_wait_share")
+                # Not by what is logged, which begins a new peak of memory.
+                self.input_wait_share = self.trainer.throughput.input_wait_share()
 
 
 class TrainingContender(Contender):
@@ -113,6 +119,8 @@ class TrainingContender(Contender):
         self.rows = [(str(path), i % self.options.num_labels) for i, path in enumerate(files)]
         self.image_hw = (self.options.image_size, self.options.image_size)
         self.model = self.open(settings.get("attention"))
+        if settings.get("torch_compile"):  # once: a trainer compiles for its own time alone
+            self.model.compile()
 
     def forget(self) -> None:
         """Lets go of the model."""
@@ -141,11 +149,14 @@ class TrainingContender(Contender):
 
     def measure(self, num_steps: int) -> float:
         """Returns the seconds of some updates, from files to weights, after a warm-up."""
-        steps = NUM_WARM_UP_STEPS + num_steps
+        # Batches that were made while the first steps warmed up are used up before it is timed.
+        num_ready = NUM_PREFETCHED * self.settings["dataloader_num_workers"]
+        num_warm_up_steps = NUM_WARM_UP_STEPS + num_ready
+        steps = num_warm_up_steps + num_steps
         # The loader fetches a batch ahead: without one more, the last step would go without.
         repeats = math.ceil((steps + 1) * self.images_per_step / len(self.rows))
-        settings = {name: value for name, value in self.settings.items() if name != "attention"}
-        clock = StepClock(self.device, num_steps=num_steps)
+        settings = {name: self.settings[name] for name in self.settings if name not in OF_MODEL}
+        clock = StepClock(self.device, num_warm_up_steps=num_warm_up_steps, num_steps=num_steps)
         with tempfile.TemporaryDirectory() as folder, no_garbage_collection():
             arguments = {
                 **settings,
@@ -180,7 +191,8 @@ class TrainingContender(Contender):
     def outcome(self) -> np.ndarray:
         """Returns the logits `(B, K)` of the first images, from their files, in float32."""
         images = self.pixels(self.dataset(self.rows[:NUM_COMPARED]))
-        logits = self.model.eval().to(self.device)(images.to(self.device)).logits
+        with torch.compiler.set_stance("force_eager"):  # no graph for evaluation
+            logits = self.model.eval().to(self.device)(images.to(self.device)).logits
         self.model.train()
         return logits.float().cpu().numpy()
 
@@ -250,7 +262,20 @@ class ProcessedFiles(Dataset):
 
 
 class TransformersTraining(TrainingContender):
-    """transformers' ViT with its image processor under its `Trainer`, with our settings."""
+    """transformers' ViT with its image processor under its `Trainer`, with our settings; the
+    processor is the faster one of those over Pillow and, where it is installed, torchvision.
+    """
+
+    def fixed_settings(self) -> dict[str, Any]:
+        """Returns the settings that are tried first."""
+        return super().fixed_settings() | {"processor": "pillow"}
+
+    def refinements(self, speeds: list[tuple[float, dict[str, Any]]]) -> list[dict[str, Any]]:
+        """The fastest with the other processor."""
+        if not speeds or not is_torchvision_available():
+            return []
+        _, fastest = max(speeds, key=lambda found: found[0])
+        return [{**fastest, "processor": "torchvision"}]
 
     def open(self, attention: str | None):
         """Opens the checkpoint in transformers' format."""
@@ -262,9 +287,9 @@ class TransformersTraining(TrainingContender):
         """Returns the samples."""
         height, width = self.image_hw
         size = {"height": height, "width": width}
-        return ProcessedFiles(
-            rows, ViTImageProcessorPil(size=size, image_mean=HALF, image_std=HALF)
-        )
+        is_over_pillow = self.settings["processor"] == "pillow"
+        processor_class = ViTImageProcessorPil if is_over_pillow else ViTImageProcessor
+        return ProcessedFiles(rows, processor_class(size=size, image_mean=HALF, image_std=HALF))
 
     def trainer(self, dataset: Dataset, arguments: dict[str, Any]) -> Trainer:
         """Returns transformers' trainer."""
@@ -285,4 +310,14 @@ class DefaultTransformersTraining(TransformersTraining):
         with tempfile.TemporaryDirectory() as folder:
             defaults = TrainingArguments(output_dir=folder, use_cpu=self.device.type == "cpu")
         optimizer: Any = defaults.optim
-        return [{name: getattr(defaults, name) for name in names} | {"optim": optimizer.value}]
+        return [
+            {
+                **{name: getattr(defaults, name) for name in names},
+                "optim": optimizer.value,
+                "processor": "torchvision" if is_torchvision_available() else "pillow",
+            }
+        ]
+
+    def refinements(self, speeds: list[tuple[float, dict[str, Any]]]) -> list[dict[str, Any]]:
+        """Nothing else is tried."""
+        return []

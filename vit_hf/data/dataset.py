@@ -49,14 +49,14 @@ class ImageDataset(Dataset):
     def training_sample(self, draw: Draw) -> dict[str, Any]:
         """Returns the sample of a draw; of another image where that one cannot be decoded."""
         undecodable = []
-        index = draw.index
+        index, seed = draw.index, draw.seed
         for attempt in range(MAX_SUBSTITUTES):
             row = self.rows[index]
             try:
-                return sample_of(row, self.transform, seed=draw.seed, undecodable=undecodable)
+                return sample_of(row, self.transform, seed=seed, undecodable=undecodable)
             except UndecodableImage:
                 undecodable.append(name_of(row, index))
-                index = derive_seed(draw.seed, attempt) % len(self.rows)
+                index = derive_seed(seed, attempt) % len(self.rows)
         raise nothing_decodable(undecodable)
 
 

@@ -16,10 +16,17 @@ from torch.utils.data import Sampler
 
 
 class Draw(NamedTuple):
-    """One image of a batch: its place in the dataset, and the seed of its augmentation."""
+    """One image of a batch: its place in the dataset, and the numbers that the seed of its
+    augmentation is derived from, in the worker: for a batch of 128 that takes milliseconds.
+    """
 
     index: int
-    seed: int
+    numbers: tuple[int, ...]
+
+    @property
+    def seed(self) -> int:
+        """The seed."""
+        return derive_seed(*self.numbers)
 
 
 def derive_seed(*numbers: int) -> int:
@@ -77,6 +84,6 @@ class EpochBatches(Sampler[list[Draw]]):
         for batch in range(len(self)):
             first = (batch * self.num_processes + self.rank) * self.batch_size
             yield [
-                Draw(order[place % len(order)], derive_seed(self.seed, self.epoch, place))
+                Draw(order[place % len(order)], (self.seed, self.epoch, place))
                 for place in range(first, first + self.batch_size)
             ]

@@ -73,6 +73,11 @@ class Throughput:
         now = time.perf_counter()
         self.seconds, self.marked = self.seconds + now - self.marked, now
 
+    def input_wait_share(self) -> float:
+        """Returns the share of the time until now that was spent waiting for images."""
+        self.count_time()
+        return self.seconds_waited / self.seconds
+
     def log_entries(self) -> dict[str, float]:
         """Returns what was measured since the last log, and starts anew.
 
@@ -87,12 +92,9 @@ class Throughput:
             return {}
         if self.device.type != "cpu":
             torch.accelerator.synchronize(self.device)
-        self.count_time()  # the device's last step ended just now
+        share = self.input_wait_share()  # the device's last step ended just now
         images_per_second = self.num_images / self.seconds
-        entries = {
-            "images_per_second": images_per_second,
-            "input_wait_share": self.seconds_waited / self.seconds,
-        }
+        entries = {"images_per_second": images_per_second, "input_wait_share": share}
         if self.model_flops_per_image is not None:
             flops_per_second = images_per_second * self.model_flops_per_image / self.num_devices
             entries["model_tflops_per_second"] = flops_per_second / 1e12

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import DistributedType, recursively_apply
+from accelerate.utils import DistributedType, recursively_apply, send_to_device
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
@@ -170,7 +170,9 @@ class VisionTransformerTrainer(CheckpointingTrainer):
         """Moves a batch to the device, and augments and normalises its pixels there."""
         for name in ("undecodable", "is_undecodable", "places"):
             inputs.pop(name, None)
-        inputs = super()._prepare_inputs(inputs)
+        is_gpu = self.args.device.type == "cuda"  # copies from pinned memory while it computes
+        moved: Any = send_to_device(inputs, self.args.device, non_blocking=is_gpu)
+        inputs = super()._prepare_inputs(moved)
         decisions = inputs.pop("augmentation", {})
         if inputs["pixel_values"].dtype == torch.uint8:
             config: Any = self.model.config
