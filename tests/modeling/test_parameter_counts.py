@@ -52,7 +52,10 @@ def rows_with(key: str):
     """Returns every (name, variant, side, expected count) of the table that states `key`."""
     return [
         pytest.param(
-            *(name, variant, side, counts[key]),
+            name,
+            variant,
+            side,
+            counts[key],
             id=f"{name}-{variant}-{side}",
             marks=() if variant == DEFAULT else pytest.mark.slow,
         )

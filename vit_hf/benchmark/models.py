@@ -27,7 +27,7 @@ from ..modeling.dense import can_pack_type
 from ..modeling.freed_memory import keep_freed_memory
 from ..modeling.modeling_vision_transformer import VisionTransformerForImageClassification
 from ..training.float8 import convert_to_float8
-from .contender import CannotTakePart, Contender, Task, give_back
+from .contender import Contender, Task, give_back
 from .largest_batch import largest_batch
 
 SEED = 0
@@ -76,11 +76,6 @@ class ModelContender(Contender):
     def candidates(self) -> list[dict[str, Any]]:
         """Every attention backend that it has and that is asked for, as it is."""
         attentions = self.options.attentions_of(self.attentions())
-        if not attentions:
-            raise CannotTakePart(
-                f"its attention is {', '.join(self.attentions())}, and --attention asks for "
-                f"{', '.join(self.options.attention)}"
-            )
         return [{"attention": name, "compile": None} for name in attentions]
 
     def refinements(self, speeds: list[tuple[float, dict[str, Any]]]) -> list[dict[str, Any]]:

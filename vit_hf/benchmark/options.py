@@ -125,8 +125,22 @@ class OfModel(Options):
         return ("ours_bfloat16",) if self.dtype == "float8" else ()
 
     def attentions_of(self, there_are: list[str]) -> list[str]:
-        """Returns those of the attention backends that there are which are tried."""
-        return [name for name in there_are if self.attention is None or name in self.attention]
+        """Returns those of a contender's attention backends which are tried.
+
+        Raises:
+            CannotTakePart: where it has none of those that are asked for.
+        """
+        from .contender import CannotTakePart
+
+        if self.attention is None:
+            return there_are
+        tried = [name for name in there_are if name in self.attention]
+        if not tried:
+            raise CannotTakePart(
+                f"its attention is {', '.join(there_are)}, and --attention asks for "
+                f"{', '.join(self.attention)}"
+            )
+        return tried
 
     @property
     def compute_dtype(self) -> str:

@@ -32,7 +32,7 @@ from transformers.utils.import_utils import is_torchvision_available
 from ..data import ImageCollator, ImageDataset, ImageTransform, normalize
 from ..modeling.modeling_vision_transformer import VisionTransformerForImageClassification
 from ..training import VisionTransformerTrainer, VisionTransformerTrainingArguments
-from .contender import CannotTakePart, Contender, give_back, no_garbage_collection, wait_for
+from .contender import Contender, give_back, no_garbage_collection, wait_for
 from .inputs import HALF, PHOTOS
 from .models import flash_attention
 
@@ -88,13 +88,9 @@ class TrainingContender(Contender):
 
     def candidates(self) -> list[dict[str, Any]]:
         """Every attention backend, and compiled where that is asked for."""
-        there_are = ["sdpa", "eager", *flash_attention(self.options.dtype)]
-        attentions = self.options.attentions_of(there_are)
-        if not attentions:
-            raise CannotTakePart(
-                f"its attention is {', '.join(there_are)}, and --attention asks for "
-                f"{', '.join(self.options.attention)}"
-            )
+        attentions = self.options.attentions_of(
+            ["sdpa", "eager", *flash_attention(self.options.dtype)]
+        )
         compiled = [False, True] if self.options.compile else [False]
         return [
             {"attention": attention, "torch_compile": is_compiled, **self.fixed_settings()}

@@ -145,10 +145,7 @@ def report(arguments: Arguments, loaded, processor, destination: Path) -> int:
     if arguments.verify:
         print(f"wrote: {write_account(account, destination)}")
     if arguments.to == "vit_hf":
-        from ..hub.card import refresh_card
-
-        is_new = refresh_card(destination, config=loaded.model.config, name=destination.name)
-        print(f"{'wrote' if is_new else 'kept, written by hand'}: {destination / 'README.md'}")
+        write_card(destination, config=loaded.model.config, name=destination.name)
     largest = max(
         max(comparison["largest_difference"].values()) for comparison in account["comparisons"]
     )
@@ -156,3 +153,15 @@ def report(arguments: Arguments, loaded, processor, destination: Path) -> int:
         print(f"parity: more than {TOLERANCE:.0e}: the result is not the same model; do not use it")
         return 1
     return 0
+
+
+def write_card(folder: Path, **options) -> None:
+    """Renders the card of a folder, unless it was edited by hand, and prints which; the options are
+    those of `render_card`.
+    """
+    from ..hub.card import refresh_card
+
+    if refresh_card(folder, **options):
+        print(f"wrote: {folder / 'README.md'}")
+    else:
+        print(f"kept: {folder / 'README.md'}, which was edited by hand")

@@ -175,8 +175,8 @@ def export(arguments: Arguments) -> tuple[Path, int]:
     from transformers.utils.logging import disable_progress_bar
 
     from ..converters.recognition import open_checkpoint
-    from ..hub.card import refresh_card
     from ..hub.export import missing_from_export
+    from .convert import write_card
 
     disable_progress_bar()
     source = Path(arguments.checkpoint).expanduser()
@@ -191,10 +191,7 @@ def export(arguments: Arguments) -> tuple[Path, int]:
             return folder, convert(arguments.checkpoint, folder)
         export_own(opened.path, folder)
         print(f"wrote: {folder}")
-    if refresh_card(folder):
-        print(f"wrote: {folder / 'README.md'}")
-    else:
-        print(f"kept: {folder / 'README.md'}, which was edited by hand")
+    write_card(folder)
     return folder, 0
 
 

@@ -12,15 +12,7 @@ from .arguments import ModelArguments, TrainingDataArguments
 from .inputs import class_names, make_inputs, open_images
 from .models import make_image_processor, make_model
 from .results import DIGITS, account, is_hub_id
-from .running import (
-    evaluate_splits,
-    finish,
-    make_trainer,
-    phase_of,
-    recipe_of,
-    say_what_begins,
-    train,
-)
+from .running import evaluate_splits, finish, make_trainer, phase_of, recipe_of, train
 
 
 def finetune(
@@ -50,8 +42,7 @@ def finetune(
     inputs = make_inputs(images, data, config=model.config, seed=training.seed, masked=False)
     processor = make_image_processor(model_arguments, model.config)
     trainer = make_trainer(model, inputs, training, image_processor=processor)
-    say_what_begins(trainer, data.dataset_name)
-    train(trainer)
+    train(trainer, data.dataset_name)
     start = model_arguments.model_name_or_path
     origin = "from scratch" if start is None or model_arguments.from_scratch else f"from {start}"
     run = account(

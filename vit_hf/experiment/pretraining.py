@@ -16,15 +16,7 @@ from .arguments import ModelArguments, TaskArguments, TrainingDataArguments
 from .inputs import class_names, make_inputs, open_images
 from .models import make_image_processor, make_model
 from .results import DIGITS, account
-from .running import (
-    evaluate_splits,
-    finish,
-    make_trainer,
-    phase_of,
-    recipe_of,
-    say_what_begins,
-    train,
-)
+from .running import evaluate_splits, finish, make_trainer, phase_of, recipe_of, train
 
 
 def pretrain(
@@ -49,8 +41,7 @@ def pretrain(
     trainer = make_trainer(model, inputs, training, image_processor=processor)
     if task.few_shot_steps:
         trainer.add_callback(few_shot_probe(trainer, images, every_steps=task.few_shot_steps))
-    say_what_begins(trainer, data.dataset_name)
-    train(trainer)
+    train(trainer, data.dataset_name)
     run = account(
         model_name=f"ViT pre-trained on {data.dataset_name or DIGITS}",
         task=task.task,

@@ -96,9 +96,10 @@ def metrics_of(found: dict[str, float], config, *, split: str, num_images: int) 
     ]
 
 
-def train(trainer: VisionTransformerTrainer) -> None:
-    """Trains, from the checkpoint that the flags ask for; says which."""
+def train(trainer: VisionTransformerTrainer, dataset_name: str | None) -> None:
+    """Trains, from the checkpoint that the flags ask for; says what begins, and which that is."""
     training = trainer.args
+    say_what_begins(trainer, dataset_name)
     checkpoint = find_checkpoint(training.resume_from_checkpoint, training.output_dir)
     if checkpoint is not None:
         say(f"resuming from {checkpoint}", training)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import DistributedType, recursively_apply, send_to_device
+from accelerate.utils import DistributedType, recursively_apply
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
@@ -170,9 +170,7 @@ class VisionTransformerTrainer(CheckpointingTrainer):
         """Moves a batch to the device, and augments and normalises its pixels there."""
         for name in ("undecodable", "is_undecodable", "places"):
             inputs.pop(name, None)
-        is_gpu = self.args.device.type == "cuda"  # copies from pinned memory while it computes
-        moved: Any = send_to_device(inputs, self.args.device, non_blocking=is_gpu)
-        inputs = super()._prepare_inputs(moved)
+        inputs = super()._prepare_inputs(inputs)
         decisions = inputs.pop("augmentation", {})
         if inputs["pixel_values"].dtype == torch.uint8:
             config: Any = self.model.config
@@ -183,6 +181,12 @@ class VisionTransformerTrainer(CheckpointingTrainer):
             inputs["pixel_values"] = self.standardize(inputs["pixel_values"])
             inputs |= {} if labels is None else {"labels": labels}
         return inputs
+
+    def _prepare_input(self, data):
+        """Moves a part of a batch to the device; from pinned memory, while a GPU computes."""
+        if isinstance(data, torch.Tensor) and self.args.device.type == "cuda":
+            data = data.to(self.args.device, non_blocking=True)
+        return super()._prepare_input(data)
 
     def standardize(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Turns the authors' [-1, 1] into the mean and deviation of the model's own processor."""
