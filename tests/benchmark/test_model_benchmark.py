@@ -6,10 +6,11 @@ import time
 
 import pytest
 import torch
+import torch._functorch.config
 
 from vit_hf.benchmark import models, subjects
-from vit_hf.benchmark.contender import CannotTakePart, Task
-from vit_hf.benchmark.largest_batch import largest_batch
+from vit_hf.benchmark.contender import CannotTakePart, Task, profile_of
+from vit_hf.benchmark.largest_batch import extrapolated, largest_batch
 from vit_hf.benchmark.options import ModelOptions
 from vit_hf.benchmark.report import lines_of
 from vit_hf.benchmark.running import run_benchmark
@@ -166,17 +167,36 @@ def test_patches_are_dropped_by_ours_alone(tiny, run_here):
     assert 0.4 < shares[0] / shares[1] < 0.75  # class token, patches and head stay
 
 
+@pytest.mark.parametrize("guess", [1, 2, 60, 1000])
 @pytest.mark.parametrize("capacity", [0, 1, 2, 5, 64, 100, 1000])
-def test_the_largest_batch(capacity):
+def test_the_largest_batch(capacity, guess):
     tried = []
 
     def fits(size):
         tried.append(size)
         return size <= capacity
 
-    found = largest_batch(fits)
+    found = largest_batch(fits, guess=guess)
     assert found <= capacity < found + max(2, found / 32)
     assert len(tried) == len(set(tried)) < 20
+
+
+@pytest.mark.parametrize("capacity", [64, 100, 1000])
+def test_a_good_guess_saves_trials(capacity):
+    peaks = (10 + 3 * 4, 10 + 3 * 8)  # bytes, of 4 images and of 8
+    guess, tried = extrapolated(4, peaks, 10 + 3 * capacity), []
+    assert guess == capacity
+    largest_batch(lambda size: tried.append(size) or size <= capacity, guess=guess)
+    assert len(tried) == 2
+    assert extrapolated(4, peaks, 0) == 4 and extrapolated(4, (10, 10), 90) == 324
+
+
+def test_no_graph_is_kept_on_disk_for_another_attention(tiny, tmp_path, monkeypatch):
+    """Attention kernels are not in the key by which PyTorch keeps a graph."""
+    monkeypatch.setattr(torch._functorch.config, "enable_autograd_cache", True)
+    contender = models.OurModel(models_task(ModelOptions(peers=[], **tiny), tmp_path))
+    contender.prepare(contender.candidates()[0])
+    assert torch._functorch.config.enable_autograd_cache is False
 
 
 def models_task(options, folder):
@@ -259,6 +279,40 @@ def test_a_machine_that_is_slow_for_a_while_does_not_choose_the_setting(tiny, tm
     assert found["settings"]["attention"] == "sdpa" and found["seconds_per_step"] == 1.0
 
 
+def test_a_peer_that_fails_in_a_turn_costs_no_others(tiny, run_here, monkeypatch):
+    class Exhausted(models.TransformersModel):
+        num_turns = 0
+
+        def turn(self, num_steps):
+            self.num_turns += 1
+            if self.num_turns > 1:
+                raise CannotTakePart("OutOfMemoryError: no more")
+            return super().turn(num_steps)
+
+    monkeypatch.setitem(subjects.MODEL.peers, "transformers", Exhausted)
+    options = ModelOptions(
+        peers=["transformers", "ours_all_patches"],
+        mode="train",
+        patch_dropout_rate=0.5,
+        **{**tiny, "turns": 3},
+    )
+    results = run_here(options)
+    assert results["missing"] == {"transformers": "OutOfMemoryError: no more"}
+    assert set(results["peers"]) == {"ours_all_patches"}
+    assert len(results["peers"]["ours_all_patches"]["ratio"]["pairs"]) == 3
+
+
+def test_without_ours_there_is_no_result(tiny, run_here, monkeypatch):
+    class Exhausted(models.OurModel):
+        def turn(self, num_steps):
+            raise CannotTakePart("OutOfMemoryError: no more")
+
+    replaced = dataclasses.replace(subjects.MODEL, ours=Exhausted)
+    monkeypatch.setitem(subjects.SUBJECTS, "model", replaced)
+    with pytest.raises(ValueError, match="ours cannot take part: OutOfMemoryError"):
+        run_here(ModelOptions(peers=[], **tiny))
+
+
 @pytest.mark.slow
 def test_a_profile_that_fails_costs_no_results(tiny, monkeypatch):
     class Unprofiled(models.OurModel):
@@ -291,3 +345,11 @@ def test_graphs_that_hide_their_memory_have_no_peak(tiny, tmp_path):
     assert contender.peak() is None or contender.peak() > 10**7  # None where no peak is kept
     contender.settings = {"attention": "sdpa", "compile": "reduce-overhead"}
     assert contender.peak() is None
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_profile_of_a_gpu_counts_its_time_once():
+    left = torch.randn(4096, 4096, device="cuda")
+    told = profile_of(lambda: (left @ left).relu(), device=left.device)
+    assert told[0]["share"] > 0.9 and sum(one["share"] for one in told) <= 1 + 1e-9

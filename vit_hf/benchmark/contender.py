@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from torch.profiler import DeviceType
 
 from ..evaluation.peak_memory import PeakMemory
 
@@ -78,6 +79,11 @@ class Contender:
         """How many images a step takes."""
         return self.options.batch_size
 
+    @property
+    def num_warm_up_steps(self) -> int:
+        """How many steps of a turn come before those that are timed."""
+        return 1
+
     def candidates(self) -> list[dict[str, Any]]:
         """Returns the settings that are tried first; the fastest of all is measured."""
         return [{}]
@@ -106,7 +112,7 @@ class Contender:
 
         Returns:
             `settings`, `seconds_per_step`, `images_per_step`, `searched` (each setting with its
-            images a second, or why it failed), `outcome` and `num_threads`.
+            images a second, or why it failed), `outcome`, `num_warm_up_steps` and `num_threads`.
 
         Raises:
             CannotTakePart: where every setting fails.
@@ -123,7 +129,7 @@ class Contender:
             raise CannotTakePart(best.failed)
         if best is not tried[-1]:
             self.make_ready(best.settings)
-            self.measure(1)
+            self.warm_up()
         give_back(self.device)
         return {
             "settings": best.settings,
@@ -131,6 +137,7 @@ class Contender:
             "images_per_step": self.images_per_step,
             "searched": [attempt.told(self.images_per_step) for attempt in tried],
             "outcome": best.outcome,
+            "num_warm_up_steps": self.num_warm_up_steps,
             "num_threads": torch.get_num_threads(),
         }
 
@@ -154,7 +161,7 @@ class Contender:
         """
         self.make_ready(settings)
         outcome = self.outcome()
-        self.measure(1)
+        self.warm_up()
         seconds, enough = self.measure(1), SEARCH_SHARE * self.options.seconds
         num_steps = max(1, int(enough / self.num_trials / seconds))
         trials = [seconds] if num_steps == 1 else []  # a trial of one step there is already
@@ -162,13 +169,17 @@ class Contender:
             trials.append(self.measure(num_steps) / num_steps)
         return min(trials), outcome
 
+    def warm_up(self) -> None:
+        """Takes the step that is slower than those after it."""
+        self.measure(1)
+
     def begin(self) -> None:
         """Begins the measurement of the peak of memory, before the first turn."""
         self.peak_memory = PeakMemory(self.device)
 
     def turn(self, num_steps: int) -> float:
         """Returns the images a second of some steps, after one that warms up."""
-        self.measure(1)
+        self.warm_up()
         seconds = self.measure(num_steps)
         give_back(self.device)  # the next contender may need the memory
         return num_steps * self.images_per_step / seconds
@@ -209,15 +220,17 @@ def profile_of(work: Callable[[], Any], *, device: torch.device) -> list[dict[st
 
     Returns:
         For each operator its `operator` name, `share` of the time, `seconds` and `calls`; on an
-        accelerator the time is its own.
+        accelerator they are its kernels, and the time is its own.
     """
     activities = [torch.profiler.ProfilerActivity.CPU]
     if device.type == "cuda":
         activities.append(torch.profiler.ProfilerActivity.CUDA)
     with torch.profiler.profile(activities=activities) as profiler:
         work()
-    name = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
-    operators = profiler.key_averages()
+    operators, name = list(profiler.key_averages()), "self_cpu_time_total"
+    if device.type == "cuda":
+        # Kernels alone: what called them is told the same time once more.
+        operators, name = [one for one in operators if is_kernel(one)], "self_device_time_total"
     total = sum(getattr(operator, name) for operator in operators)
     largest = sorted(operators, key=lambda operator: -getattr(operator, name))[:NUM_OPERATORS]
     return [
@@ -229,6 +242,11 @@ def profile_of(work: Callable[[], Any], *, device: torch.device) -> list[dict[st
         }
         for operator in largest
     ]
+
+
+def is_kernel(operator: Any) -> bool:
+    """Whether one of a profile's operators ran on the accelerator itself."""
+    return operator.device_type != DeviceType.CPU and not operator.is_user_annotation
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+import torch._functorch.config
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
@@ -28,10 +29,11 @@ from ..modeling.freed_memory import keep_freed_memory
 from ..modeling.modeling_vision_transformer import VisionTransformerForImageClassification
 from ..training.float8 import convert_to_float8
 from .contender import Contender, Task, give_back
-from .largest_batch import largest_batch
+from .largest_batch import extrapolated, largest_batch
 
 SEED = 0
 LEARNING_RATE = 1e-5
+NUM_FEW_IMAGES = 4  # by whose peaks of memory the largest batch is guessed
 NEARLY = 0.7  # of the fastest: attention backends that are slower as they are, aren't compiled
 
 
@@ -184,9 +186,23 @@ class ModelContender(Contender):
             return {}
         self.make_ready(self.settings)
         self.step()  # makes the optimizer's state
-        found = largest_batch(self.fits)
+        found = largest_batch(self.fits, guess=self.guessed_batch())
         self.rest()
         return {"largest_batch_size": found}
+
+    def guessed_batch(self) -> int:
+        """Returns how many images will fit, by the peaks of two small batches; 1 where these do
+        not.
+        """
+        peaks = []
+        for batch_size in (NUM_FEW_IMAGES, 2 * NUM_FEW_IMAGES):
+            torch.cuda.reset_peak_memory_stats(self.device)
+            if not self.fits(batch_size):
+                return 1
+            peaks.append(torch.cuda.max_memory_allocated(self.device))
+        free, _ = torch.cuda.mem_get_info(self.device)
+        capacity = free + torch.cuda.memory_reserved(self.device)
+        return extrapolated(NUM_FEW_IMAGES, (peaks[0], peaks[1]), capacity)
 
     def fits(self, batch_size: int) -> bool:
         """Whether an update of so many images fits into the memory."""
@@ -380,6 +396,8 @@ class VitPytorchModel(ModelContender):
 
 def choose_kernels(attention: str) -> None:
     """Has scaled-dot-product attention use cuDNN's kernels alone, or those that PyTorch chooses."""
+    # Kept on disk, a graph would be taken for another one: attention kernels are not in its key.
+    torch._functorch.config.enable_autograd_cache = False
     is_chosen = attention != "cudnn"
     torch.backends.cuda.enable_flash_sdp(is_chosen)
     torch.backends.cuda.enable_mem_efficient_sdp(is_chosen)

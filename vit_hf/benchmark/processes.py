@@ -10,8 +10,6 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import Any
 
-import torch
-import torch._functorch.config
 from transformers.utils import logging
 
 from .contender import CannotTakePart, Contender, Task, first_line
@@ -66,8 +64,6 @@ def start(contender_class: type[Contender], task: Task) -> None:
     """Makes the contender, in its process."""
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    # Kept on disk, a graph would be taken for another one: attention kernels are not in its key.
-    torch._functorch.config.enable_autograd_cache = False
     for name in contender_class.libraries:
         try:
             importlib.import_module(name)

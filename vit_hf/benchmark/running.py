@@ -3,6 +3,7 @@
 see that all do the same, take turns, and say what came out.
 """
 
+import math
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -28,7 +29,7 @@ DOING = {  # by the method of a contender that does it
     "rest": "freeing what everyone holds",
     "extras": "measuring what is told beside the turns",
 }
-UNTOLD = ("outcome", "seconds_per_step")  # of what a contender settled for
+UNTOLD = ("outcome", "seconds_per_step", "num_warm_up_steps")  # of what a contender settled for
 
 
 def run_benchmark(
@@ -68,7 +69,8 @@ def run_benchmark(
         machine = describe_machine(torch.device(options.device or "cpu"))
         processes, settled = enter(subject, host, task, missing, stack, say)
         differences = compare(subject, processes, settled, options)
-        own, pairs, peaks = race(processes, settled, options, say)
+        leave_out = partial(leave_peer_out, subject=subject, missing=missing, say=say)
+        own, pairs, peaks = race(processes, settled, options, leave_out, say)
         profiles = ask("profile", processes, say) if options.profile else {}
         ask("rest", processes, say)
         extras = ask("extras", processes, say)
@@ -138,13 +140,7 @@ def enter(
     """
     peers = {name: subject.peers[name] for name in task.options.peers if name not in missing}
     started, processes, settled = {}, {}, {}
-
-    def leave_out(name: str, error: CannotTakePart):
-        if name == OURS or name in subject.limits:
-            raise ValueError(f"{name} cannot take part: {error}") from error
-        missing[name] = str(error)
-        say(f"{name}: left out, as {error}")
-
+    leave_out = partial(leave_peer_out, subject=subject, missing=missing, say=say)
     for name, contender in {OURS: subject.ours, **peers, **subject.limits}.items():
         try:
             started[name] = host(contender, task)
@@ -165,6 +161,21 @@ def enter(
             speed = settled[name]["images_per_step"] / settled[name]["seconds_per_step"]
             say(f"{name}: {speed:.3g} images/s with {settings(settled[name])}")
     return processes, settled
+
+
+def leave_peer_out(
+    name: str,
+    error: CannotTakePart,
+    *,
+    subject: Subject,
+    missing: dict[str, str],
+    say: Callable[[str], None],
+) -> None:
+    """Goes on without a peer; raises a `ValueError` where it is ours, or a limit."""
+    if name == OURS or name in subject.limits:
+        raise ValueError(f"{name} cannot take part: {error}") from error
+    missing[name] = str(error)
+    say(f"{name}: left out, as {error}")
 
 
 def compare(
@@ -212,22 +223,36 @@ def race(
     processes: dict[str, ContenderProcess],
     settled: dict[str, dict],
     options: Options,
+    leave_out: Callable[[str, CannotTakePart], None],
     say: Callable[[str], None],
 ):
-    """Takes the turns; returns ours, the pairs, and the peaks of memory."""
+    """Takes the turns; returns ours, the pairs, and the peaks of memory.
+
+    Who fails in a turn, as for want of memory, is taken out of `processes` and `settled`.
+    """
     turns: dict[str, Callable[[], float]] = {}
-    seconds: dict[str, float] = {}  # of a turn, with the step that warms up
+    seconds: dict[str, float] = {}  # of a turn, with the steps that warm up
+
+    def turn(name: str, num_steps: int) -> float:
+        if name not in processes:
+            return math.nan
+        try:
+            return processes[name].call("turn", num_steps)
+        except CannotTakePart as error:
+            leave_out(name, error)
+            processes.pop(name).close()  # the others get its memory
+            del settled[name]
+            return math.nan
+
     for name, process in processes.items():
         per_step = settled[name]["seconds_per_step"]
         num_steps = max(1, round(options.seconds / per_step))
-        turns[name] = partial(process.call, "turn", num_steps)
-        seconds[name] = (1 + num_steps) * per_step
+        turns[name] = partial(turn, name, num_steps)
+        seconds[name] = (settled[name]["num_warm_up_steps"] + num_steps) * per_step
         process.call("begin")
     own_seconds = seconds.pop(OURS)
     expected = options.turns * sum(own_seconds + theirs for theirs in seconds.values())
     say(f"{options.turns} turns of each beside as many of ours, about {expected / 60:.1f} minutes")
-    try:
-        own, pairs = take_turns(turns.pop(OURS), turns, num_turns=options.turns)
-        return own, pairs, {name: process.call("peak") for name, process in processes.items()}
-    except CannotTakePart as error:
-        raise ValueError(f"a turn failed: {error}") from error
+    own, pairs = take_turns(turns.pop(OURS), turns, num_turns=options.turns)
+    pairs = {name: found for name, found in pairs.items() if name in processes}
+    return own, pairs, {name: process.call("peak") for name, process in processes.items()}

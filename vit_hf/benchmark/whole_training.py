@@ -32,7 +32,7 @@ from transformers.utils.import_utils import is_torchvision_available
 from ..data import ImageCollator, ImageDataset, ImageTransform, normalize
 from ..modeling.modeling_vision_transformer import VisionTransformerForImageClassification
 from ..training import VisionTransformerTrainer, VisionTransformerTrainingArguments
-from .contender import Contender, give_back, no_garbage_collection, wait_for
+from .contender import Contender, no_garbage_collection, wait_for
 from .inputs import HALF, PHOTOS
 from .models import flash_attention
 
@@ -143,11 +143,16 @@ class TrainingContender(Contender):
         """How many images an update takes."""
         return self.settings["per_device_train_batch_size"]
 
-    def measure(self, num_steps: int) -> float:
-        """Returns the seconds of some updates, from files to weights, after a warm-up."""
+    @property
+    def num_warm_up_steps(self) -> int:
+        """How many updates come before those that are timed."""
         # Batches that were made while the first steps warmed up are used up before it is timed.
         num_ready = NUM_PREFETCHED * self.settings["dataloader_num_workers"]
-        num_warm_up_steps = NUM_WARM_UP_STEPS + num_ready
+        return NUM_WARM_UP_STEPS + num_ready
+
+    def measure(self, num_steps: int) -> float:
+        """Returns the seconds of some updates, from files to weights, after a warm-up."""
+        num_warm_up_steps = self.num_warm_up_steps
         steps = num_warm_up_steps + num_steps
         # The loader fetches a batch ahead: without one more, the last step would go without.
         repeats = math.ceil((steps + 1) * self.images_per_step / len(self.rows))
@@ -172,11 +177,8 @@ class TrainingContender(Contender):
         gc.collect()
         return clock.ended - clock.started
 
-    def turn(self, num_steps: int) -> float:
-        """Returns the images a second of some updates."""
-        seconds = self.measure(num_steps)  # warms itself up
-        give_back(self.device)
-        return num_steps * self.images_per_step / seconds
+    def warm_up(self) -> None:
+        """Does nothing: every measurement begins with steps of its own that warm up."""
 
     def extras(self) -> dict[str, Any]:
         """Returns the share of the last turn in which it waited for images, where it tells."""

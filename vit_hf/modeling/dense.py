@@ -15,6 +15,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from .fused_products import (
+    as_multiplied,
+    can_activate,
+    can_fuse,
+    is_plain,
+    multiply_and_activate,
+)
+
 PACKABLE_TYPES = (torch.float32, torch.bfloat16)
 # The activations that oneDNN applies while it writes the product: its name and its algorithm.
 FUSED_ACTIVATIONS = {
@@ -80,14 +88,16 @@ class Dense(nn.Linear):
             name: of the activation, as in `hidden_act`.
             activation: itself.
         """
-        is_watched = self._forward_hooks or self._forward_pre_hooks  # for the product alone
         if (
             self.packs_weights
             and is_faster_fused(name)
-            and not is_watched
+            and is_plain(self, Dense)  # else someone is to see the product alone
             and self.can_use_packed(inputs)
         ):
             return self.multiply(inputs, *FUSED_ACTIVATIONS[name])
+        inputs = as_multiplied(inputs)
+        if can_fuse(self, Dense, inputs) and can_activate(self, name, inputs):
+            return multiply_and_activate(inputs, self)
         return activation(self(inputs))
 
     def multiply(self, inputs: torch.Tensor, activation: str, algorithm: str) -> torch.Tensor:

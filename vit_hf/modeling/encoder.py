@@ -15,6 +15,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .dense import Dense
+from .fused_products import as_multiplied, can_multiply_at_once, multiply_at_once
 from .positions import relative_bias
 
 # The attention backends that take a position bias, which relative positions need.
@@ -68,18 +69,6 @@ def is_faster_written_out(key: torch.Tensor) -> bool:
     return is_fast_on_cpu and not is_fused_faster
 
 
-def as_multiplied(inputs: torch.Tensor) -> torch.Tensor:
-    """Returns what several dense layers are given in the type that they multiply in.
-
-    Under autocast each of them would cast its own copy, and cast back as many gradients; their
-    gradients are now added up in the lower type. Autocast leaves float64 alone, and so does this.
-    """
-    device = inputs.device.type
-    if inputs.is_meta or inputs.dtype == torch.float64 or not torch.is_autocast_enabled(device):
-        return inputs
-    return inputs.to(torch.get_autocast_dtype(device))
-
-
 class VisionTransformerAttention(nn.Module):
     """Multi-head self-attention, with any of transformers' attention backends (appendix A)."""
 
@@ -109,8 +98,12 @@ class VisionTransformerAttention(nn.Module):
         attention maps `(B, A, T, T)`.
         """
         hidden_states = as_multiplied(hidden_states)
-        query = self.q_proj(hidden_states[:, :num_outputs])
-        key, value = self.k_proj(hidden_states), self.v_proj(hidden_states)
+        layers = (self.q_proj, self.k_proj, self.v_proj)
+        if num_outputs is None and can_multiply_at_once(layers, Dense, hidden_states):
+            query, key, value = multiply_at_once(hidden_states, layers)
+        else:
+            query = self.q_proj(hidden_states[:, :num_outputs])
+            key, value = self.k_proj(hidden_states), self.v_proj(hidden_states)
         mixed, maps = self.mix(query, key, value, relative_keys, **kwargs)
         return self.o_proj(mixed), maps
 
