@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A contender's process: it works there, and whatever goes wrong there is said here."""
 
+import multiprocessing
 import os
 
 import pytest
@@ -12,6 +13,11 @@ from vit_hf.benchmark.processes import ContenderProcess
 from vit_hf.benchmark.products import MatrixProducts
 
 
+def start_method() -> str:
+    """How the processes of this one start."""
+    return multiprocessing.get_start_method()
+
+
 def test_a_process(tiny, tmp_path):
     process = ContenderProcess(
         MatrixProducts, Task(options=ModelOptions(peers=[], **tiny), folder=tmp_path)
@@ -21,6 +27,8 @@ def test_a_process(tiny, tmp_path):
         assert settled["seconds_per_step"] > 0 and settled["flops_per_image"] > 0
         assert process.call("turn", 2) > 0
         assert process.pool.submit(os.getpid).result() != os.getpid()
+        # Those that load images start as they do for whoever trains.
+        assert process.pool.submit(start_method).result() == start_method()
         with pytest.raises(CannotTakePart, match=r"TypeError: .*turn"):
             process.call("turn")
         process.pool.submit(os._exit, 1)

@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, get_start_method, set_start_method
 from typing import Any
 
 from transformers.utils import logging
@@ -37,7 +37,8 @@ class ContenderProcess:
                 f"{', '.join(missing)} is not installed: pip install {' '.join(missing)}"
             )
         self.pool = ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn"))
-        self.starting = self.pool.submit(start, contender_class, task)  # beside the others
+        # Beside the others.
+        self.starting = self.pool.submit(start, contender_class, task, get_start_method())
 
     def wait(self) -> None:
         """Waits until the process has started, or failed to."""
@@ -60,8 +61,17 @@ class ContenderProcess:
         self.pool.shutdown()
 
 
-def start(contender_class: type[Contender], task: Task) -> None:
-    """Makes the contender, in its process."""
+def start(contender_class: type[Contender], task: Task, start_method: str | None = None) -> None:
+    """Makes the contender, in its process.
+
+    Args:
+        contender_class: the contender.
+        task: what it is made with.
+        start_method: of the processes that load its images, as whoever trains has it; `None` is as
+            it is, in a process that was spawned to spawn them too.
+    """
+    if start_method is not None:
+        set_start_method(start_method, force=True)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     for name in contender_class.libraries:
