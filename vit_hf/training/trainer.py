@@ -80,6 +80,7 @@ class VisionTransformerTrainer(CheckpointingTrainer):
         self.bad_images = BadImages(Path(self.args.output_dir), self.args.max_bad_fraction, size)
         self.throughput: Throughput | None = None
         self.micro_step = 0  # of the accumulated batches of this update
+        self.unchecked: list[tuple[torch.Tensor, int, dict]] = []  # their losses, seeds and batches
         if self.args.drop_path_warmup:
             self.add_callback(DropPathSchedule(self.args.drop_path_warmup))
 
@@ -274,17 +275,23 @@ class VisionTransformerTrainer(CheckpointingTrainer):
         self.micro_step += 1
         batch = dict(inputs)  # the step takes entries out of it
         loss = super().training_step(model, inputs, num_items_in_batch)
-        is_bad = ~torch.isfinite(loss)
-        if args.world_size > 1:  # all look for the place together, as sharded weights need it
-            is_bad = self.accelerator.reduce(is_bad.float(), reduction="sum")
-        if is_bad:
-            torch.manual_seed(seed)
-            self.stop_diverged(f"the loss is {loss.item()}", batch)
+        self.unchecked.append((loss, seed, batch))
         return loss
 
-    def _clip_grad_norm(self, model):
-        norm = super()._clip_grad_norm(model)
-        if norm is not None and not self.args.fp16 and not torch.isfinite(torch.as_tensor(norm)):
+    def _get_grad_norm(self, model, grad_norm=None):
+        """Returns the gradient's norm, and ends the run where it or a loss is not finite."""
+        norm: Any = super()._get_grad_norm(model, grad_norm=grad_norm)
+        # Losses are looked at here, so that the device is waited for once in an update, behind all
+        # that comes before it.
+        steps, self.unchecked = self.unchecked, []
+        are_bad: Any = torch.stack([~torch.isfinite(loss) for loss, _, _ in steps]).float()
+        if self.args.world_size > 1:  # all look for the place together, as sharded weights need it
+            are_bad = self.accelerator.reduce(are_bad, reduction="sum")
+        for is_bad, (loss, seed, batch) in zip(are_bad.tolist(), steps, strict=True):
+            if is_bad:
+                torch.manual_seed(seed)
+                self.stop_diverged(f"the loss is {loss.item()}", batch)
+        if not self.args.fp16 and not torch.isfinite(torch.as_tensor(norm)):
             self.stop_diverged(f"the norm of the gradient is {float(norm)}", None)
         return norm
 
