@@ -111,6 +111,13 @@ def test_every_batch_of_an_update_is_looked_at_before_the_weights_change(tmp_pat
     assert torch.equal(before, trainer.model.vit.layers[0].mlp.fc1.weight)
 
 
+def test_what_a_run_that_failed_left_is_not_looked_at(tmp_path, make_trainer):
+    trainer = make_trainer(tmp_path, max_steps=1)
+    trainer.unchecked.append((torch.tensor(float("nan")), 0, {}))
+    trainer.train()
+    assert trainer.state.global_step == 1
+
+
 def test_a_gradient_that_is_not_finite_ends_the_run(tmp_path, make_trainer):
     trainer = make_trainer(tmp_path, max_grad_norm=0)
     weight = trainer.model.vit.layers[0].mlp.fc1.weight

@@ -255,4 +255,7 @@ def race(
     say(f"{options.turns} turns of each beside as many of ours, about {expected / 60:.1f} minutes")
     own, pairs = take_turns(turns.pop(OURS), turns, num_turns=options.turns)
     pairs = {name: found for name, found in pairs.items() if name in processes}
-    return own, pairs, {name: process.call("peak") for name, process in processes.items()}
+    try:
+        return own, pairs, {name: process.call("peak") for name, process in processes.items()}
+    except CannotTakePart as error:
+        raise ValueError(f"the peak of memory could not be read: {error}") from error

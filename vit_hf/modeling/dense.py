@@ -9,17 +9,18 @@ Shapes: `K` inputs, `N` outputs, `...` any leading axes.
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
+from transformers.activations import ACT2FN
 
 from .fused_products import (
     as_multiplied,
     can_activate,
     can_fuse,
     is_plain,
+    is_unwatched,
     multiply_and_activate,
 )
 
@@ -30,6 +31,7 @@ FUSED_ACTIVATIONS = {
     "gelu_pytorch_tanh": ("gelu", "tanh"),
     "relu": ("relu", ""),
 }
+CLASSES = {name: type(ACT2FN[name]) for name in FUSED_ACTIVATIONS}
 # With AVX2 alone, in float32, packed weights are faster only where several threads share so few
 # rows, and oneDNN's GELU is slower than PyTorch's; see docs/speed.md.
 HAS_AVX2_ALONE = torch.backends.cpu.get_cpu_capability() == "AVX2"
@@ -78,16 +80,16 @@ class Dense(nn.Linear):
             return self.multiply(inputs, "none", "")
         return super().forward(inputs)
 
-    def activated(
-        self, inputs: torch.Tensor, name: str, activation: Callable[[torch.Tensor], torch.Tensor]
-    ) -> torch.Tensor:
+    def activated(self, inputs: torch.Tensor, name: str, activation: nn.Module) -> torch.Tensor:
         """Maps `(..., K)` to `(..., N)` and applies an activation, in one pass where that is known.
 
         Args:
             inputs: `(..., K)`.
             name: of the activation, as in `hidden_act`.
-            activation: itself.
+            activation: itself; one that someone has exchanged or looks at is called.
         """
+        if type(activation) is not CLASSES.get(name) or not is_unwatched(activation):
+            return activation(self(inputs))
         if (
             self.packs_weights
             and is_faster_fused(name)

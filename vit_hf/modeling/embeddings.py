@@ -10,7 +10,7 @@ from torch import nn
 from transformers import initialization as init
 from transformers.utils import logging
 
-from .fused_products import as_multiplied, can_fuse, multiply_patches
+from .fused_products import as_multiplied, can_multiply_patches, multiply_patches
 from .positions import INTERPOLATIONS
 from .resnet_stem import ResNetStem
 
@@ -39,7 +39,7 @@ class PatchEmbeddings(nn.Module):
         if self.stem is not None:
             image = self.stem(image)
         image = as_multiplied(image)
-        if can_fuse(self.projection, nn.Conv2d, image):
+        if can_multiply_patches(self.projection, image):
             return multiply_patches(image, self.projection)
         return self.projection(image).flatten(2).transpose(1, 2)  # (B, N, D)
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.modules.module import _has_any_global_hook
 
 HALF_TYPES = (torch.bfloat16, torch.float16)
 # cuBLAS applies GELU by the tanh formula, to the sum in float32 before it is rounded. In bfloat16
@@ -28,8 +29,20 @@ def is_half_on_gpu(inputs: torch.Tensor) -> bool:
     return is_on_nvidia and inputs.dtype in HALF_TYPES
 
 
+def is_unwatched(module: nn.Module) -> bool:
+    """Whether nobody sees that a module is called, or has put something in the place of that."""
+    return not (
+        "forward" in module.__dict__
+        or module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or _has_any_global_hook()
+    )
+
+
 def is_plain(layer: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether a layer's own weights alone decide what it returns, and nobody sees it called.
+    """Whether a layer's own weights alone decide what it returns, and it `is_unwatched`.
 
     Args:
         layer: any.
@@ -37,12 +50,8 @@ def is_plain(layer: nn.Module, kind: type[nn.Module]) -> bool:
     """
     return (
         type(layer).forward is kind.forward
-        and "forward" not in layer.__dict__
         and type(layer.weight) is nn.Parameter
-        and not layer._forward_hooks
-        and not layer._forward_pre_hooks
-        and not layer._backward_hooks
-        and not layer._backward_pre_hooks
+        and is_unwatched(layer)
     )
 
 
@@ -74,12 +83,29 @@ def as_multiplied(inputs: torch.Tensor) -> torch.Tensor:
     return inputs.to(torch.get_autocast_dtype(device))
 
 
+def can_multiply_patches(projection: nn.Conv2d, images: torch.Tensor) -> bool:
+    """Whether a convolution may be computed as a product of patches: its kernels are as large as
+    their steps, and lie beside each other.
+
+    Args:
+        projection: the convolution.
+        images: `(B, C, H, W)`, in the type that it multiplies in.
+    """
+    return (
+        can_fuse(projection, nn.Conv2d, images)
+        and projection.stride == projection.kernel_size
+        and projection.padding == (0, 0)
+        and projection.dilation == (1, 1)
+        and projection.groups == 1
+    )
+
+
 def multiply_patches(images: torch.Tensor, projection: nn.Conv2d) -> torch.Tensor:
     """Maps images `(B, C, H, W)` to patch embeddings `(B, N, D)`, row by row.
 
     Args:
         images: rows and columns of pixels that fill no patch are left out.
-        projection: kernels `(D, C, h, w)` as large as their steps.
+        projection: kernels `(D, C, h, w)`, see `can_multiply_patches`.
     """
     height, width = projection.kernel_size
     rows, columns = images.shape[2] // height, images.shape[3] // width
@@ -94,8 +120,15 @@ def multiply_patches(images: torch.Tensor, projection: nn.Conv2d) -> torch.Tenso
     return functional.linear(patches, projection.weight.flatten(1), projection.bias)
 
 
+def is_inference(layer: nn.Module) -> bool:
+    """Whether a layer is only evaluated. Where a layer in training is computed without gradients,
+    it is computed again with them, and that has to be the same.
+    """
+    return not torch.is_grad_enabled() and not layer.training
+
+
 def can_multiply_at_once(
-    layers: Sequence[nn.Module], kind: type[nn.Module], inputs: torch.Tensor
+    layers: Sequence[nn.Linear], kind: type[nn.Module], inputs: torch.Tensor
 ) -> bool:
     """Whether the products of layers with the same inputs may be one, in inference; in training the
     gradients would have to be put together.
@@ -105,19 +138,19 @@ def can_multiply_at_once(
         kind: the class whose forward pass they have to have.
         inputs: in the type that they multiply in.
     """
-    return not torch.is_grad_enabled() and all(can_fuse(layer, kind, inputs) for layer in layers)
+    return (
+        all(is_inference(layer) and can_fuse(layer, kind, inputs) for layer in layers)
+        and len({layer.bias is None for layer in layers}) == 1
+    )
 
 
 def multiply_at_once(inputs: torch.Tensor, layers: Sequence[nn.Linear]) -> list[torch.Tensor]:
-    """Maps `(..., K)` to what layers of the same inputs make of it, `(..., D)` each.
-
-    Either all of them have a bias or none.
-    """
+    """Maps `(..., K)` to what layers of the same inputs make of it, `(..., D)` each."""
     weights: list[torch.Tensor] = [layer.weight for layer in layers]
     biases: list[torch.Tensor] = [layer.bias for layer in layers if layer.bias is not None]
     bias = torch.cat(biases) if biases else None
     outputs = functional.linear(inputs, torch.cat(weights), bias)
-    return list(outputs.split([layer.out_features for layer in layers], dim=-1))
+    return list(outputs.split([len(weight) for weight in weights], dim=-1))
 
 
 def can_activate(layer: nn.Linear, activation: str, inputs: torch.Tensor) -> bool:
@@ -127,18 +160,19 @@ def can_activate(layer: nn.Linear, activation: str, inputs: torch.Tensor) -> boo
     Args:
         layer: the layer.
         activation: its name, as in `hidden_act`.
-        inputs: of the layer.
+        inputs: of the layer, in the type that it multiplies in.
     """
     return (
         inputs.dtype in TYPES_OF_ACTIVATIONS.get(activation, ())
         and layer.bias is not None
-        and not torch.is_grad_enabled()
+        and is_inference(layer)
     )
 
 
 def multiply_and_activate(inputs: torch.Tensor, layer: nn.Linear) -> torch.Tensor:
     """Maps `(..., K)` to GELU of what a layer makes of it, `(..., D)`."""
-    rows = inputs.reshape(-1, layer.in_features)
-    multiply = torch.ops.aten._addmm_activation.default
-    outputs = multiply(layer.bias, rows, layer.weight.t(), use_gelu=True)
-    return outputs.reshape(*inputs.shape[:-1], layer.out_features)
+    # On a GPU autocast knows nothing of this operation, so it is given its type.
+    weight, bias = layer.weight.to(inputs.dtype), layer.bias.to(inputs.dtype)
+    rows = inputs.reshape(-1, inputs.shape[-1])
+    outputs = torch.ops.aten._addmm_activation.default(bias, rows, weight.t(), use_gelu=True)
+    return outputs.reshape(*inputs.shape[:-1], len(weight))

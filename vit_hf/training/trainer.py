@@ -159,7 +159,7 @@ class VisionTransformerTrainer(CheckpointingTrainer):
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         """Takes the batches of an update, and measures how long that takes."""
-        self.micro_step = 0
+        self.micro_step, self.unchecked = 0, []
         with self.throughput.waiting() if self.throughput else contextlib.nullcontext():
             batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
         for batch in batches:
@@ -291,7 +291,7 @@ class VisionTransformerTrainer(CheckpointingTrainer):
             if is_bad:
                 torch.manual_seed(seed)
                 self.stop_diverged(f"the loss is {loss.item()}", batch)
-        if not self.args.fp16 and not torch.isfinite(torch.as_tensor(norm)):
+        if norm is not None and not self.args.fp16 and not torch.isfinite(torch.as_tensor(norm)):
             self.stop_diverged(f"the norm of the gradient is {float(norm)}", None)
         return norm
 
