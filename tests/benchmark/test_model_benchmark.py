@@ -205,6 +205,7 @@ def models_task(options, folder):
     return task
 
 
+@pytest.mark.slow
 def test_twice_the_time_is_a_ratio_of_two(tiny, run_here, monkeypatch):
     slept = subjects.Subject(
         ours=Napping,

@@ -76,5 +76,6 @@ def test_an_environment_that_says_otherwise_is_obeyed(name, value):
     assert run(NUM_FAULTS, "keep", **{name: value}) == ["False", "True", "True"]
 
 
+@pytest.mark.slow
 def test_what_is_kept_is_given_back_on_request():
     assert run(RESIDENT) == ["True", "True"]

@@ -74,6 +74,7 @@ def test_every_size_has_a_name():
     assert all(find_model(name) == (name, size) for name, size in named.items())
 
 
+@pytest.mark.slow
 def test_a_recipe_with_flags_over_it(tmp_path, capsys):
     recipe = get("cifar10-scratch-tiny")
     own = planned(tmp_path, "--recipe", recipe.name)

@@ -134,6 +134,7 @@ def test_other_settings_are_refused(resolutions, options, message):
         run("higher_resolution", resolutions, **options)
 
 
+@pytest.mark.slow
 def test_networks_differ_but_not_in_their_operations(tmp_path):
     keep = ("ViT, 1 %", "hybrid, 1 %", "ResNet, 1 %", "ViT, 100 %")
     content = run("data_hunger", tmp_path, keep=lambda arm: arm.name.startswith(keep))
