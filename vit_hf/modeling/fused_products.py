@@ -15,8 +15,9 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.nn.modules.module import _has_any_global_hook
 
+# Hooks for all modules at once; by a name that a checkpoint's code may outlive.
+has_global_hooks = getattr(nn.modules.module, "_has_any_global_hook", lambda: False)
 HALF_TYPES = (torch.bfloat16, torch.float16)
 # cuBLAS applies GELU by the tanh formula, to the sum in float32 before it is rounded. In bfloat16
 # that is nearer to exact GELU than exact GELU of the rounded product is, see docs/speed.md.
@@ -37,7 +38,7 @@ def is_unwatched(module: nn.Module) -> bool:
         or module._forward_pre_hooks
         or module._backward_hooks
         or module._backward_pre_hooks
-        or _has_any_global_hook()
+        or has_global_hooks()
     )
 
 
