@@ -5,7 +5,10 @@ less are known, then halfway between.
 
 from collections.abc import Callable
 
+import torch
+
 PRECISION = 1 / 64  # of the batch, to which it is found
+MOST_TIMES = 64  # a small batch, of which the largest one is tried at first
 
 
 def largest_batch(fits: Callable[[int], bool], *, guess: int = 1) -> int:
@@ -30,6 +33,26 @@ def largest_batch(fits: Callable[[int], bool], *, guess: int = 1) -> int:
             trying = (fitting + failing) // 2
         step *= 2
     return fitting
+
+
+def guessed_batch(fits: Callable[[int], bool], few: int, *, device: torch.device) -> int:
+    """Returns how many images will fit into a GPU, by the peaks of few images and of twice as many;
+    1 where these do not.
+
+    Args:
+        fits: whether so many images fit.
+        few: images.
+        device: the GPU.
+    """
+    peaks = []
+    for batch_size in (few, 2 * few):
+        torch.cuda.reset_peak_memory_stats(device)
+        if not fits(batch_size):
+            return 1
+        peaks.append(torch.cuda.max_memory_allocated(device))
+    free, _ = torch.cuda.mem_get_info(device)
+    capacity = free + torch.cuda.memory_reserved(device)
+    return min(MOST_TIMES * few, extrapolated(few, (peaks[0], peaks[1]), capacity))
 
 
 def extrapolated(few: int, peaks: tuple[int, int], capacity: int) -> int:

@@ -29,11 +29,10 @@ from ..modeling.freed_memory import keep_freed_memory
 from ..modeling.modeling_vision_transformer import VisionTransformerForImageClassification
 from ..training.float8 import convert_to_float8
 from .contender import Contender, Task, give_back
-from .largest_batch import extrapolated, largest_batch
+from .largest_batch import guessed_batch, largest_batch
 
 SEED = 0
 LEARNING_RATE = 1e-5
-MOST_TIMES = 64  # the batch that is asked for, of which the largest one is tried at first
 NEARLY = 0.7  # of the fastest: attention backends that are slower as they are, aren't compiled
 
 
@@ -186,23 +185,10 @@ class ModelContender(Contender):
             return {}
         self.make_ready(self.settings)
         self.step()  # makes the optimizer's state
-        found = largest_batch(self.fits, guess=self.guessed_batch())
+        guess = guessed_batch(self.fits, self.options.batch_size, device=self.device)
+        found = largest_batch(self.fits, guess=guess)
         self.rest()
         return {"largest_batch_size": found}
-
-    def guessed_batch(self) -> int:
-        """Returns how many images will fit, by the peaks of the batch that is asked for and of
-        twice as many; 1 where these do not.
-        """
-        few, peaks = self.options.batch_size, []
-        for batch_size in (few, 2 * few):
-            torch.cuda.reset_peak_memory_stats(self.device)
-            if not self.fits(batch_size):
-                return 1
-            peaks.append(torch.cuda.max_memory_allocated(self.device))
-        free, _ = torch.cuda.mem_get_info(self.device)
-        capacity = free + torch.cuda.memory_reserved(self.device)
-        return min(MOST_TIMES * few, extrapolated(few, (peaks[0], peaks[1]), capacity))
 
     def fits(self, batch_size: int) -> bool:
         """Whether an update of so many images fits into the memory."""

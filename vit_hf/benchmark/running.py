@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from .contender import CannotTakePart, Task
+from .contender import CannotTakePart, Contender, Task
 from .machine import busy_share, describe_machine
 from .options import Options
 from .processes import ContenderProcess
@@ -67,9 +67,11 @@ def run_benchmark(
         say(f"writing the {subject.shared} that everyone opens")
         missing, about = subject.share(task)
         machine = describe_machine(torch.device(options.device or "cpu"))
-        processes, settled = enter(subject, host, task, missing, stack, say)
-        differences = compare(subject, processes, settled, options)
+        peers = {name: subject.peers[name] for name in task.options.peers if name not in missing}
+        contenders = {OURS: subject.ours, **peers, **subject.limits}
         leave_out = partial(leave_peer_out, subject=subject, missing=missing, say=say)
+        processes, settled = enter(contenders, host, task, leave_out, stack, say)
+        differences = compare(subject, processes, settled, options)
         own, pairs, peaks = race(processes, settled, options, leave_out, say)
         profiles = ask("profile", processes, say) if options.profile else {}
         ask("rest", processes, say)
@@ -118,30 +120,28 @@ def run_benchmark(
 
 
 def enter(
-    subject: Subject,
+    contenders: dict[str, type[Contender]],
     host: type[ContenderProcess],
     task: Task,
-    missing: dict[str, str],
+    leave_out: Callable[[str, CannotTakePart], None],
     stack: ExitStack,
     say: Callable[[str], None],
 ) -> tuple[dict[str, ContenderProcess], dict[str, dict]]:
     """Starts everyone, and lets each find its fastest setting, one after the other.
 
     Args:
-        subject: who there is.
+        contenders: who there is, by name, ours first.
         host: where each of them works.
         task: what they do.
-        missing: gets those that cannot take part, with the reason.
+        leave_out: takes those that cannot take part, with the reason.
         stack: ends the processes.
         say: takes lines that tell how far it is.
 
     Returns:
         The processes and what each settled for, ours first.
     """
-    peers = {name: subject.peers[name] for name in task.options.peers if name not in missing}
     started, processes, settled = {}, {}, {}
-    leave_out = partial(leave_peer_out, subject=subject, missing=missing, say=say)
-    for name, contender in {OURS: subject.ours, **peers, **subject.limits}.items():
+    for name, contender in contenders.items():
         try:
             started[name] = host(contender, task)
         except CannotTakePart as error:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import transformers
 
+from ..modeling.patches import cut_patches
 from ..version import __version__
 from .loading import load_checkpoint
 from .recognition import folder_of
@@ -161,8 +162,7 @@ def run_stock(folder, task: str, pixels: torch.Tensor) -> dict[str, torch.Tensor
     rows, columns = (side // patch for side in pixels.shape[2:])
     unmasked = torch.zeros(len(pixels), rows * columns, dtype=torch.bool)
     picture = model(pixels, bool_masked_pos=unmasked).reconstruction
-    patches = picture.unflatten(3, (columns, patch)).unflatten(2, (rows, patch))
-    return {OUTPUTS[task]: patches.permute(0, 2, 4, 1, 3, 5).flatten(1, 2), **tokens}
+    return {OUTPUTS[task]: cut_patches(picture, (rows, columns), (patch, patch)), **tokens}
 
 
 def differences(

@@ -20,9 +20,9 @@ from .fused_products import (
     can_activate,
     can_fuse,
     is_plain,
-    is_unwatched,
     multiply_and_activate,
 )
+from .hooks import is_unwatched
 
 PACKABLE_TYPES = (torch.float32, torch.bfloat16)
 # The activations that oneDNN applies while it writes the product: its name and its algorithm.

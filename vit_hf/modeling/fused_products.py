@@ -16,8 +16,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-# Hooks for all modules at once; by a name that a checkpoint's code may outlive.
-has_global_hooks = getattr(nn.modules.module, "_has_any_global_hook", lambda: False)
+from .hooks import is_unwatched
+from .patches import cut_patches
+
 HALF_TYPES = (torch.bfloat16, torch.float16)
 # cuBLAS applies GELU by the tanh formula, to the sum in float32 before it is rounded. In bfloat16
 # that is nearer to exact GELU than exact GELU of the rounded product is, see docs/speed.md.
@@ -28,18 +29,6 @@ def is_half_on_gpu(inputs: torch.Tensor) -> bool:
     """Whether inputs are what products are fused for."""
     is_on_nvidia = inputs.device.type == "cuda" and torch.version.hip is None
     return is_on_nvidia and inputs.dtype in HALF_TYPES
-
-
-def is_unwatched(module: nn.Module) -> bool:
-    """Whether nobody sees that a module is called, or has put something in the place of that."""
-    return not (
-        "forward" in module.__dict__
-        or module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-        or has_global_hooks()
-    )
 
 
 def is_plain(layer: nn.Module, kind: type[nn.Module]) -> bool:
@@ -109,16 +98,9 @@ def multiply_patches(images: torch.Tensor, projection: nn.Conv2d) -> torch.Tenso
         projection: kernels `(D, C, h, w)`, see `can_multiply_patches`.
     """
     height, width = projection.kernel_size
-    rows, columns = images.shape[2] // height, images.shape[3] // width
-    patches = (
-        images[:, :, : rows * height, : columns * width]
-        .unflatten(3, (columns, width))
-        .unflatten(2, (rows, height))
-        .permute(0, 2, 4, 1, 3, 5)  # (B, rows, columns, C, h, w)
-        .flatten(3)
-        .flatten(1, 2)
-    )
-    return functional.linear(patches, projection.weight.flatten(1), projection.bias)
+    grid = images.shape[2] // height, images.shape[3] // width
+    patches = cut_patches(images, grid, (height, width))  # (B, N, C, h, w)
+    return functional.linear(patches.flatten(2), projection.weight.flatten(1), projection.bias)
 
 
 def is_inference(layer: nn.Module) -> bool:

@@ -33,6 +33,7 @@ from .dense import Dense
 from .embeddings import VisionTransformerEmbeddings
 from .encoder import VisionTransformerAttention, VisionTransformerLayer
 from .freed_memory import keep_freed_memory
+from .hooks import has_hooks_within
 from .losses import classification_loss
 from .patch_dropout import PatchDropout
 from .patch_targets import TARGETS, MaskedPatchPredictionOutput, check_pixel_range
@@ -325,8 +326,8 @@ class VisionTransformerModel(VisionTransformerPreTrainedModel):
             or kwargs.get("output_attentions")
             or kwargs.get("output_hidden_states")
             or self.config.position_embedding == "relative"
-            or has_hooks(self.layers[-1])
-            or has_hooks(self.layernorm)
+            or has_hooks_within(self.layers[-1])
+            or has_hooks_within(self.layernorm)
         )
         return None if needs_all else num_read
 
@@ -347,17 +348,6 @@ class VisionTransformerModel(VisionTransformerPreTrainedModel):
                 f"of the depth, here {round(len(self.layers) ** 0.5)}, takes the least memory"
             )
         self.layers_per_segment = layers_per_segment
-
-
-def has_hooks(module: nn.Module) -> bool:
-    """Whether a hook of someone's sees what a module or a part of it is given or returns."""
-    return any(
-        part._forward_hooks
-        or part._forward_pre_hooks
-        or part._backward_hooks
-        or part._backward_pre_hooks
-        for part in module.modules()
-    )
 
 
 class VisionTransformerForImageClassification(VisionTransformerPreTrainedModel):

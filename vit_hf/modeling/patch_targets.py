@@ -14,6 +14,8 @@ import torch
 from torch import nn
 from transformers.utils.generic import ModelOutput
 
+from .patches import cut_patches
+
 NUM_LEVELS = 8  # 3 bits a channel
 DOWNSAMPLED_SIDE = 4  # the second target's patches are 4x4
 
@@ -179,9 +181,7 @@ def split_patches(
             f"{rows}x{columns} patches of {height}x{width} overlap; give masked patch prediction "
             f"an image of {rows * height}x{columns * width}"
         )
-    image = pixel_values[:, :, : rows * height, : columns * width].float()
-    image = image.unflatten(3, (columns, width)).unflatten(2, (rows, height))
-    return image.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)  # (B, N, C, P, Q)
+    return cut_patches(pixel_values.float(), grid, patch_hw)  # (B, N, C, P, Q)
 
 
 def check_pixel_range(pixel_values: torch.Tensor):
