@@ -2,9 +2,10 @@
 """The limit's products are the model's own: as many operations as planning counts."""
 
 import pytest
+import torch
 
 from vit_hf import VisionTransformerConfig
-from vit_hf.benchmark.products import products_of
+from vit_hf.benchmark.products import filled_up, products_of
 from vit_hf.planning import forward_flops
 
 
@@ -39,3 +40,13 @@ def test_a_product_counts_as_often_as_the_model_has_it():
 
 def total(products):
     return sum(product.flops * count for product, count in products.items())
+
+
+@pytest.mark.parametrize("is_transposed", [False, True])
+def test_filled_up_a_factor_lies_as_before(is_transposed):
+    values = torch.randn(2, 197, 64)
+    factor = values.mT.contiguous().mT if is_transposed else values
+    filled = filled_up(factor)
+    assert filled.shape == (2, 200, 64)
+    assert torch.equal(filled[:, :197], values) and not filled[:, 197:].any()
+    assert (filled.stride(1) == 1) == (factor.stride(1) == 1) == is_transposed

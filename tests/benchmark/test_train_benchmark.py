@@ -75,10 +75,10 @@ def test_the_faster_image_processor_is_found(task, monkeypatch):
 @pytest.mark.parametrize("name", ["OurTraining", "TransformersTraining"])
 def test_every_turn_of_a_compiled_model_is_compiled(name, task, monkeypatch):
     contender = getattr(whole_training, name)(task)
-    contender.make_ready({**contender.candidates()[0], "torch_compile": True})
+    contender.make_ready({**contender.candidates()[0], "compile": "layers"})
     contender.outcome()
     contender.measure(1)
-    own = {id(module) for module in contender.model.modules()}  # not those that count operations
+    own = {id(module) for module in contender.model.vit.layers.modules()}
     calls, forward = [], torch.nn.LayerNorm.forward  # of Python, which compiled code does not call
 
     def counted(self, hidden_state):
@@ -111,9 +111,7 @@ def test_what_workers_have_ready_is_not_timed(task, monkeypatch):
 def test_the_whole(tiny, run_here):
     results = run_here(TrainOptions(num_images=4, num_workers=1, dtype="bfloat16", **tiny))
     assert set(results["peers"]) == {"transformers", "transformers_default"}
-    assert (
-        results["ours"]["settings"]["bf16"]
-        and results["ours"]["settings"]["torch_compile"] is False
-    )
+    settings = results["ours"]["settings"]
+    assert settings["bf16"] and settings["compile"] is None
     assert results["peers"]["transformers_default"]["settings"]["bf16"] is False
     assert set(results["limits"]) == {"matrix_products", "decoding_alone"}

@@ -2,9 +2,10 @@
 """The machine's limit for a model: a contender that does its matrix products and nothing else.
 
 The products are recorded from our model as PyTorch runs it without data, with attention written
-out, forward, and in training backward too. Each is timed on its own, in the faster of the ways that
-there are for it, and counts as often as the model has it. What a model does beside them (softmax,
-norms, GELU, the optimizer's update) the limit does not hold, so nobody is expected at all of it.
+out, forward, and in training backward too. Each is timed on its own, in the fastest of the ways
+that there are for it, and counts as often as the model has it. What a model does beside them
+(softmax, norms, GELU, the optimizer's update) the limit does not hold, so nobody is expected at all
+of it.
 
 Shapes of a product: `(B, M, K)` by `(B, K, N)`.
 """
@@ -27,6 +28,7 @@ from .contender import Contender, no_garbage_collection, wait_for
 
 aten = torch.ops.aten
 NUM_TRIALS = 10  # of each way of a product, before the faster is chosen
+MULTIPLE = 8  # of rows and columns, at which a GPU's kernels for 16-bit floats are fast
 # Where an operation has its two factors.
 FACTORS = {
     aten.mm.default: (0, 1),
@@ -57,6 +59,11 @@ class Product:
         """Operations, two for each multiply-add."""
         *batch, rows, inner = self.left
         return 2 * (batch[0] if batch else 1) * rows * inner * self.right[-1]
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """`M`, `K` and `N`."""
+        return self.left[-2], self.left[-1], self.right[-1]
 
 
 class ProductRecorder(TorchDispatchMode):
@@ -155,13 +162,16 @@ class MatrixProducts(Contender):
 
     @torch.no_grad()
     def ways(self, product: Product, dtype: torch.dtype) -> list[Callable[[], torch.Tensor]]:
-        """Returns how a product can be computed: as it lies, and in inference on a CPU with its
-        right factor, the weights, packed.
+        """Returns how a product can be computed: as it lies, in inference on a CPU with its right
+        factor, the weights, packed, and on a GPU with rows and columns filled up to where its
+        kernels are fast.
         """
         left = random_factor(product.left, product.left_strides, dtype, self.device)
         right = random_factor(product.right, product.right_strides, dtype, self.device)
         multiply = torch.mm if left.ndim == 2 else torch.bmm
         ways: list[Callable[[], torch.Tensor]] = [partial(multiply, left, right)]
+        if self.device.type == "cuda" and any(size % MULTIPLE for size in product.sizes):
+            ways.append(partial(multiply, filled_up(left), filled_up(right)))
         is_packable = self.device.type == "cpu" and can_pack_type(dtype)
         if is_packable and not self.options.is_training and left.ndim == 2:
             weights = Dense(*right.shape, bias=False, dtype=dtype)
@@ -207,6 +217,17 @@ def fastest(ways: list[Callable[[], Any]], *, device: torch.device) -> Callable[
     trials = [[seconds_of(way, 1, device=device) for way in ways] for _ in range(NUM_TRIALS)]
     best = [min(seconds) for seconds in zip(*trials, strict=True)]
     return ways[best.index(min(best))]
+
+
+def filled_up(factor: torch.Tensor) -> torch.Tensor:
+    """Returns a factor with zeros after its rows and columns, up to a multiple, as it lay."""
+    *_, rows, columns = factor.shape
+    padding = (0, -columns % MULTIPLE, 0, -rows % MULTIPLE)
+    is_transposed = factor.stride(-1) != 1
+    if is_transposed:
+        factor, padding = factor.mT, (*padding[2:], *padding[:2])
+    filled = functional.pad(factor, padding)
+    return filled.mT if is_transposed else filled
 
 
 def random_factor(

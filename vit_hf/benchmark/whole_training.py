@@ -40,7 +40,7 @@ NUM_WARM_UP_STEPS = 2  # of each turn, in which workers start and caches fill
 NUM_PREFETCHED = 2  # batches that each worker has ready before it is asked: PyTorch's default
 NUM_COMPARED = 4  # images whose logits are held against ours
 LEARNING_RATE = 1e-5
-OF_MODEL = ("attention", "torch_compile", "processor")  # settings that are no trainer's flags
+OF_MODEL = ("attention", "compile", "processor")  # settings that are no trainer's flags
 QUIET = {
     "logging_strategy": "no", "save_strategy": "no", "report_to": "none", "disable_tqdm": True
 }  # fmt: skip
@@ -87,15 +87,15 @@ class TrainingContender(Contender):
     num_trials = 1  # each takes a trainer's start
 
     def candidates(self) -> list[dict[str, Any]]:
-        """Every attention backend, and compiled where that is asked for."""
+        """Every attention backend, and each with compiled layers where that is asked for."""
         attentions = self.options.attentions_of(
             ["sdpa", "eager", *flash_attention(self.options.dtype)]
         )
-        compiled = [False, True] if self.options.compile else [False]
+        modes = [None, "layers"] if self.options.compile else [None]
         return [
-            {"attention": attention, "torch_compile": is_compiled, **self.fixed_settings()}
+            {"attention": attention, "compile": mode, **self.fixed_settings()}
             for attention in attentions
-            for is_compiled in compiled
+            for mode in modes
         ]
 
     def fixed_settings(self) -> dict[str, Any]:
@@ -115,8 +115,9 @@ class TrainingContender(Contender):
         self.rows = [(str(path), i % self.options.num_labels) for i, path in enumerate(files)]
         self.image_hw = (self.options.image_size, self.options.image_size)
         self.model = self.open(settings.get("attention"))
-        if settings.get("torch_compile"):  # once: a trainer compiles for its own time alone
-            self.model.compile()
+        if settings.get("compile") == "layers":  # once: a trainer compiles for its own time alone
+            for layer in self.model.vit.layers:
+                layer.compile()
 
     def forget(self) -> None:
         """Lets go of the model."""
