@@ -43,6 +43,7 @@ def render(folder: Path) -> str:
     for machine, measured in by_machine.items():
         rows = [row(results) for results in measured]
         parts.append("\n".join([f"{machine}:", "", HEAD, *rows]))
+        parts += [largest_batches(one) for one in measured if "largest_batch_size" in one["ours"]]
         scaling = scaling_rows(measured)
         if scaling:
             parts.append("\n".join([SCALING_HEAD, *scaling]))
@@ -73,6 +74,18 @@ def float8_line(results: dict) -> str:
             last["bfloat16"],
         )
     )
+
+
+def largest_batches(results: dict) -> str:
+    """Says how many images fit into the device at once, ours and the peers'."""
+    ours, about = results["ours"]["largest_batch_size"], results["options"]
+    theirs = [
+        f"{count} with {name} (ours are {ours / count:.2f} times as many)"
+        for name, peer in results["peers"].items()
+        if (count := peer.get("largest_batch_size"))
+    ]
+    what = f"{ours} images of {about['model']} at {about['image_size']} pixels"
+    return f"In training {what} fit at once, {', '.join(theirs)}."
 
 
 def scaling_rows(measured: list[dict]) -> list[str]:

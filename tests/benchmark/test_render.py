@@ -63,6 +63,19 @@ def test_growing_cost_and_the_import_have_rows_of_their_own(tiny_results, tmp_pa
     assert "pixels a side" not in script.render(tmp_path)
 
 
+def test_the_largest_batches_have_a_line(tiny_results, tmp_path):
+    results = copy.deepcopy(tiny_results)
+    results["options"]["gradient_checkpointing"] = True
+    results["ours"]["largest_batch_size"] = 30
+    results["peers"]["transformers"]["largest_batch_size"] = 20
+    (tmp_path / "one.json").write_text(json.dumps(results))
+    assert script.render(tmp_path).splitlines()[-1] == (
+        "In training 30 images of tiny at 16 pixels fit at once, 20 with transformers (ours are "
+        "1.50 times as many)."
+    )
+    assert "batch 2, gradient checkpointing |" in script.render(tmp_path)
+
+
 def test_training_in_float8_has_a_line(tiny_results, tmp_path):
     (tmp_path / "one.json").write_text(json.dumps(tiny_results))
     results = {

@@ -49,6 +49,8 @@ def title_of(results: dict[str, Any]) -> str:
         about.append(f"{results['task']['decoding']} decoding")
     if options.get("patch_dropout_rate"):
         about.append(f"patch dropout {options['patch_dropout_rate']:g}")
+    if options.get("gradient_checkpointing"):
+        about.append("gradient checkpointing")
     if options.get("compile"):
         about.append("compiled where that is faster")
     if options.get("megapixels"):

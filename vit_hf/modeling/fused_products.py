@@ -122,7 +122,7 @@ def can_multiply_at_once(
         inputs: in the type that they multiply in.
     """
     return (
-        all(can_fuse(layer, kind, inputs) for layer in layers)
+        all(is_inference(layer) and can_fuse(layer, kind, inputs) for layer in layers)
         and len({layer.bias is None for layer in layers}) == 1
     )
 

@@ -515,7 +515,7 @@ class VisionTransformerForMaskedPatchPrediction(VisionTransformerPreTrainedModel
         return self.target.output_class(
             loss=loss,
             logits=logits,
-            grid=torch.tensor([grid], device=logits.device).repeat(logits.shape[0], 1),
+            grid=grid_of_each(grid, logits),
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
@@ -525,6 +525,12 @@ class VisionTransformerForMaskedPatchPrediction(VisionTransformerPreTrainedModel
             return
         check_pixel_range(pixel_values)
         self._range_is_checked = True  # once: it waits for the device
+
+
+def grid_of_each(grid: tuple[int, int], logits: torch.Tensor) -> torch.Tensor:
+    """Returns `(B, 2)`: a grid's rows and columns for each image of logits `(B, ...)`."""
+    column = (len(logits), 1)  # filled on the device: to bring numbers there waits for it
+    return torch.cat([torch.full(column, side, device=logits.device) for side in grid], dim=1)
 
 
 __all__ = [

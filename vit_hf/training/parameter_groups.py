@@ -47,7 +47,8 @@ def parameter_groups(
     groups = defaultdict(list)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            below = num_layers + 1 - depth_of(name, num_layers)
+            # With one learning rate for all there are two groups, and as few calls of a kernel.
+            below = 0 if layer_decay == 1 else num_layers + 1 - depth_of(name, num_layers)
             groups[below, name in decayed].append(parameter)
     return [
         {

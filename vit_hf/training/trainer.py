@@ -32,8 +32,8 @@ from .arguments import VisionTransformerTrainingArguments
 from .averaging import averaged_weights, keep_average
 from .bad_images import BadImages
 from .checkpoints import STAGING, CheckpointingTrainer, find_checkpoint, read_places
-from .divergence import NonFiniteLoss, first_bad_module
 from .drop_path_schedule import DropPathSchedule
+from .finite_updates import FiniteUpdatesTrainer, Pass
 from .float8 import convert_to_float8
 from .parameter_groups import decayed_names, parameter_groups
 from .sharding import (
@@ -53,7 +53,7 @@ class EpochLoader(DataLoader):
             self.batch_sampler.set_epoch(epoch)
 
 
-class VisionTransformerTrainer(CheckpointingTrainer):
+class VisionTransformerTrainer(FiniteUpdatesTrainer, CheckpointingTrainer):
     """A `Trainer` for the models of this package.
 
     `args` is a `VisionTransformerTrainingArguments`. The training set is an `ImageDataset`, or for
@@ -80,7 +80,6 @@ class VisionTransformerTrainer(CheckpointingTrainer):
         self.bad_images = BadImages(Path(self.args.output_dir), self.args.max_bad_fraction, size)
         self.throughput: Throughput | None = None
         self.micro_step = 0  # of the accumulated batches of this update
-        self.unchecked: list[tuple[torch.Tensor, int, dict]] = []  # their losses, seeds and batches
         if self.args.drop_path_warmup:
             self.add_callback(DropPathSchedule(self.args.drop_path_warmup))
 
@@ -159,7 +158,7 @@ class VisionTransformerTrainer(CheckpointingTrainer):
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         """Takes the batches of an update, and measures how long that takes."""
-        self.micro_step, self.unchecked = 0, []
+        self.micro_step, self.passes = 0, []
         with self.throughput.waiting() if self.throughput else contextlib.nullcontext():
             batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
         for batch in batches:
@@ -194,11 +193,13 @@ class VisionTransformerTrainer(CheckpointingTrainer):
         processor: Any = self.processing_class
         if processor is None or set(processor.image_mean) | set(processor.image_std) == {0.5}:
             return pixel_values
-        mean, deviation = (
-            torch.tensor(values, device=pixel_values.device)[:, None, None]
-            for values in (processor.image_mean, processor.image_std)
-        )
-        return pixel_values.mul(0.5).add(0.5).sub(mean).div(deviation)  # (B, 3, H, W)
+        mean, deviation = processor.image_mean, processor.image_std
+        # Number by number: to bring tensors of them to a device waits for it.
+        channels = [
+            values.mul(0.5).add(0.5).sub(mean[place]).div(deviation[place])
+            for place, values in enumerate(pixel_values.unbind(-3))
+        ]
+        return torch.stack(channels, dim=-3)  # (B, 3, H, W)
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """Evaluates one batch; an image that cannot be decoded gets the label -1, and is wrong."""
@@ -275,36 +276,8 @@ class VisionTransformerTrainer(CheckpointingTrainer):
         self.micro_step += 1
         batch = dict(inputs)  # the step takes entries out of it
         loss = super().training_step(model, inputs, num_items_in_batch)
-        self.unchecked.append((loss, seed, batch))
+        self.passes.append(Pass(loss, seed, batch))
         return loss
-
-    def _get_grad_norm(self, model, grad_norm=None):
-        """Returns the gradient's norm, and ends the run where it or a loss is not finite."""
-        norm: Any = super()._get_grad_norm(model, grad_norm=grad_norm)
-        # Losses are looked at here, so that the device is waited for once in an update, behind all
-        # that comes before it.
-        steps, self.unchecked = self.unchecked, []
-        are_bad: Any = torch.stack([~torch.isfinite(loss) for loss, _, _ in steps]).float()
-        if self.args.world_size > 1:  # all look for the place together, as sharded weights need it
-            are_bad = self.accelerator.reduce(are_bad, reduction="sum")
-        for is_bad, (loss, seed, batch) in zip(are_bad.tolist(), steps, strict=True):
-            if is_bad:
-                torch.manual_seed(seed)
-                self.stop_diverged(f"the loss is {loss.item()}", batch)
-        if norm is not None and not self.args.fp16 and not torch.isfinite(torch.as_tensor(norm)):
-            self.stop_diverged(f"the norm of the gradient is {float(norm)}", None)
-        return norm
-
-    def stop_diverged(self, what: str, batch: dict[str, Any] | None):
-        """Ends a run whose numbers are not finite, before its weights are touched."""
-        where = first_bad_module(self.model, self._prepare_inputs(batch) if batch else None)
-        kept = find_checkpoint("last", self.args.output_dir)
-        raise NonFiniteLoss(
-            f"{what} at step {self.state.global_step + 1}; the first values that are not finite "
-            f"are in {where or 'nothing that a forward pass shows'}. "
-            + (f"The last good checkpoint is {kept}. " if kept else "No checkpoint was written. ")
-            + "Try a lower learning rate, a longer warm-up, or bf16 in the place of fp16"
-        )
 
     # Logs
 
@@ -326,6 +299,7 @@ class VisionTransformerTrainer(CheckpointingTrainer):
                     width=config.hidden_size, device=args.device, dtype=computed_in(args)
                 ),
             }
+        self.unread = None  # of a run before, which failed
         self.throughput = Throughput(device=args.device, num_devices=args.world_size, **measures)
         if args.device.type == "cpu":
             keep_freed_memory()
@@ -335,11 +309,22 @@ class VisionTransformerTrainer(CheckpointingTrainer):
         # transformers trains a finished run one step further when it is resumed within an epoch.
         if self.state.global_step < self.state.max_steps:
             super()._run_epoch(*args, **kwargs)
+            self.end_if_not_finite()
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> float:
+        """Returns the operations of a batch, forward and backward, as `planning` counts them."""
+        per_image = self.throughput.model_flops_per_image if self.throughput else None
+        if per_image is None:
+            return super().floating_point_ops(inputs)
+        return per_image * len(inputs["pixel_values"])
 
     def _maybe_log_save_evaluate(self, *args, **kwargs):
         # Called after each step, and once more after each epoch, when nothing was fetched since.
         if self.throughput is not None and not self.throughput.is_between_steps:
             self.throughput.step(self.get_total_train_batch_size(self.args))
+        control = self.control
+        if control.should_log or control.should_evaluate or control.should_save:
+            self.end_if_not_finite()  # nothing is told or kept of an update that nobody knows of
         super()._maybe_log_save_evaluate(*args, **kwargs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None):
