@@ -74,6 +74,14 @@ def test_arguments_of_another_class_are_refused(tmp_path):
         VisionTransformerTrainer(model=model, args=arguments)
 
 
+def test_operations_are_those_of_the_model(tmp_path, make_trainer):
+    trainer = make_trainer(tmp_path, max_steps=3, gradient_accumulation_steps=2)
+    trainer.train()
+    per_image = trainer.throughput.model_flops_per_image
+    assert trainer.state.total_flos == pytest.approx(3 * 2 * 4 * per_image)
+    assert per_image == pytest.approx(3 * forward_flops(trainer.model.config), rel=0.1)
+
+
 def test_logs_say_how_fast_it_goes(tmp_path, make_trainer):
     trainer = make_trainer(tmp_path, max_steps=4)
     trainer.train()
