@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from vit_hf.training.checkpoints import find_checkpoint, publish
+from vit_hf.training.checkpoints import find_checkpoint, of_groups, publish
 
 
 def make_checkpoint(folder, step):
@@ -48,3 +48,23 @@ def test_publishing_replaces_and_points_to_the_best(tmp_path):
     assert final == old and not (old / "stale").exists() and not staged.exists()
     state = json.loads((final / "trainer_state.json").read_text())
     assert state["best_model_checkpoint"] == str(tmp_path / "checkpoint-3")
+
+
+def test_a_schedule_of_more_groups_that_learned_alike_is_that_of_fewer():
+    state = {
+        "base_lrs": [0.1] * 8,
+        "_last_lr": [0.05] * 8,
+        "lr_lambdas": [None] * 8,
+        "last_epoch": 3,
+    }
+    assert of_groups(state, 8) == state and of_groups({"best": 1.0}, 2) == {"best": 1.0}
+    assert of_groups(state, 2) == {
+        "base_lrs": [0.1] * 2,
+        "_last_lr": [0.05] * 2,
+        "lr_lambdas": [None] * 2,
+        "last_epoch": 3,
+    }
+    unlike = {"base_lrs": [0.1, 0.05, 0.025], "last_epoch": 3}
+    for state, num_groups in ((unlike, 2), ({"base_lrs": [0.1] * 2}, 8)):
+        with pytest.raises(ValueError, match=r"got a checkpoint with the learning rates of [23] "):
+            of_groups(state, num_groups)

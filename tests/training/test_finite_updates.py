@@ -3,15 +3,19 @@
 once, and as a GPU does, with the next update.
 """
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import TrainerCallback
+from transformers import TrainerCallback, ViTImageProcessorPil
 
 from vit_hf.training import finite_updates
 from vit_hf.training.divergence import NonFiniteLoss
 from vit_hf.training.finite_updates import Pass, Update
+from vit_hf.training.sharding import unwrapped
 
 
 @pytest.fixture(params=["at once", "later"])
@@ -111,6 +115,7 @@ def test_the_weights_stay_those_of_the_update_before(
         "save_strategy": "no",
         "logging_steps": 100,
     }
+    flags |= {"ema_decay": 0.9}
     sound = make_trainer(tmp_path / "sound", max_steps=2, **flags)
     sound.train()
     trainer = make_trainer(tmp_path / "bad", max_steps=9, **flags)
@@ -127,6 +132,9 @@ def test_the_weights_stay_those_of_the_update_before(
     expected = sound.model.state_dict()
     for name, value in trainer.model.state_dict().items():
         assert torch.equal(value, expected[name]), name
+    kept = [each.optimizer.state_dict()["state"] for each in (trainer, sound)]
+    torch.testing.assert_close(*kept, atol=0, rtol=0)
+    assert trainer.state.global_step == 2
 
 
 def test_the_last_update_is_looked_at(tmp_path, make_trainer, is_read_later):
@@ -145,19 +153,76 @@ def test_nothing_is_saved_of_an_update_that_was_bad(tmp_path, make_trainer, is_r
     weight.register_hook(
         lambda gradient: gradient * (float("nan") if trainer.state.global_step == 2 else 1)
     )
-    with pytest.raises(NonFiniteLoss, match="at step 3"):
+    with pytest.raises(NonFiniteLoss, match=r"at step 3; .* gradient of vit\.layers\.0\.mlp\.fc1"):
         trainer.train()
     assert not list(tmp_path.glob("checkpoint-*"))
+
+
+def test_nothing_is_saved_by_a_callback_either(tmp_path, make_trainer, is_read_later):
+    class Save(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            trainer._save_checkpoint(trainer.model, trial=None)
+
+    flags = {"logging_strategy": "no", "save_strategy": "no"}
+    trainer = make_trainer(tmp_path, max_steps=5, callbacks=[Save()], **flags)
+    weight = trainer.model.vit.layers[0].mlp.fc1.weight
+    weight.register_hook(
+        lambda gradient: gradient * (float("nan") if trainer.state.global_step == 2 else 1)
+    )
+    with pytest.raises(NonFiniteLoss, match=r"at step 3; .*The last good .*checkpoint-2"):
+        trainer.train()
+    assert not (tmp_path / "checkpoint-3").exists()
+
+
+def test_it_is_looked_for_at_the_rates_of_its_step(tmp_path, make_trainer, is_read_later):
+    flags = {"logging_strategy": "no", "save_strategy": "no", "drop_path_warmup": 1.0}
+    config = {"drop_path_rate": 0.5}
+    trainer = make_trainer(tmp_path, max_steps=8, config=config, **flags)
+    layer, rates = trainer.model.vit.layers[1], []
+    layer.register_forward_pre_hook(lambda *words: rates.append(layer.drop_path.rate))
+    weight = trainer.model.vit.layers[0].mlp.fc1.weight
+    weight.register_hook(
+        lambda gradient: gradient * (float("nan") if trainer.state.global_step == 2 else 1)
+    )
+    with pytest.raises(NonFiniteLoss, match="at step 3"):
+        trainer.train()
+    assert rates[:3] == [0.0, 0.0625, 0.125] and rates[-1] == rates[2]
+
+
+@pytest.mark.parametrize(
+    "change, can",
+    [
+        ({}, True),
+        ({"device": torch.device("cpu")}, False),
+        ({"distributed_type": DistributedType.FSDP}, False),
+        ({"scaler": object()}, False),
+    ],
+    ids=str,
+)
+def test_who_leaves_an_update_out(change, can):
+    settings = {
+        "device": torch.device("cuda"),
+        "distributed_type": DistributedType.NO,
+        "scaler": None,
+    }
+    accelerator = SimpleNamespace(**(settings | change))
+    weights = [torch.nn.Parameter(torch.ones(3))]
+    fused = torch.optim.AdamW(weights, fused=True)
+    assert finite_updates.can_leave_out(fused, accelerator) == can
+    assert not finite_updates.can_leave_out(torch.optim.AdamW(weights), accelerator)
+    fused.load_state_dict(torch.optim.AdamW(weights).state_dict())
+    assert not finite_updates.can_leave_out(fused, accelerator), "it steps as what was loaded did"
 
 
 def test_what_is_read_later_trains_alike(tmp_path, make_trainer, monkeypatch):
     trainers = []
     for is_later in (False, True):
         monkeypatch.setattr(finite_updates, "can_leave_out", lambda *words, later=is_later: later)
-        trainers.append(make_trainer(tmp_path / str(is_later), max_steps=4, ema_decay=0.9))
+        flags = {"max_steps": 4, "ema_decay": 0.9, "logging_steps": 100}
+        trainers.append(make_trainer(tmp_path / str(is_later), **flags))
         trainers[-1].train()
         assert trainers[-1].unread is None
-        assert finite_updates.unwrapped(trainers[-1].optimizer).found_inf is None
+        assert getattr(unwrapped(trainers[-1].optimizer), "found_inf", None) is None
     states = [trainer.optimizer.state_dict() for trainer in trainers]
     torch.testing.assert_close(states[0], states[1], atol=0, rtol=0)
 
@@ -208,8 +273,13 @@ def test_on_a_gpu_an_update_does_not_wait(tmp_path, make_trainer):
         max_steps=7,
         logging_strategy="no",
         save_strategy="no",
+        gradient_accumulation_steps=2,
+        ema_decay=0.9,
+        drop_path_warmup=0.5,
+        config={"drop_path_rate": 0.1},
         callbacks=[Forbid()],
     )
+    trainer.processing_class = ViTImageProcessorPil(image_mean=[0.4] * 3, image_std=[0.2] * 3)
     try:
         trainer.train()
     finally:

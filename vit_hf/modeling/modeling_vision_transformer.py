@@ -529,7 +529,7 @@ class VisionTransformerForMaskedPatchPrediction(VisionTransformerPreTrainedModel
 
 def grid_of_each(grid: tuple[int, int], logits: torch.Tensor) -> torch.Tensor:
     """Returns `(B, 2)`: a grid's rows and columns for each image of logits `(B, ...)`."""
-    column = (len(logits), 1)  # filled on the device: to bring numbers there waits for it
+    column = (logits.shape[0], 1)  # filled on the device: to bring numbers there waits for it
     return torch.cat([torch.full(column, side, device=logits.device) for side in grid], dim=1)
 
 

@@ -32,17 +32,25 @@ def keep_average(
     def update(optimizer: torch.optim.Optimizer, args, kwargs):
         past = num_updates()
         weight = 1 - min(decay, (1 + past) / (10 + past))
+        is_left_out = getattr(optimizer, "found_inf", None)  # by a GPU, see `finite_updates`
+        if is_left_out is not None:
+            weight = weight * (1 - is_left_out)
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
                 state = optimizer.state[parameter]
                 if AVERAGE in state:
-                    state[AVERAGE].lerp_(parameter, weight)
+                    state[AVERAGE].lerp_(parameter, as_weight_of(parameter, weight))
                 else:
                     state[AVERAGE] = parameter.detach().clone()
 
     return optimizer.register_step_post_hook(update)
+
+
+def as_weight_of(parameter: torch.Tensor, weight: float | torch.Tensor) -> float | torch.Tensor:
+    """Returns a weight as `lerp_` takes it: a tensor in the type of what is averaged."""
+    return weight.to(parameter) if isinstance(weight, torch.Tensor) else weight
 
 
 @contextlib.contextmanager

@@ -84,6 +84,28 @@ def read_places(checkpoint: Path) -> dict[int, dict]:
     return places
 
 
+def of_groups(state: dict[str, Any], num_groups: int) -> dict[str, Any]:
+    """Returns a schedule's state for so many groups of parameters, of which it may have had others
+    that all learned alike.
+
+    Raises:
+        ValueError: where it had others that did not.
+    """
+    rates = state.get("base_lrs", [])
+    if len(rates) in (0, num_groups):
+        return state
+    if len(set(rates)) > 1 or num_groups > len(rates):
+        raise ValueError(
+            f"got a checkpoint with the learning rates of {len(rates)} groups of parameters, and "
+            f"this run has {num_groups}; resume with the layer_decay and num_hidden_layers that it "
+            "began with"
+        )
+    return {
+        name: value[:num_groups] if isinstance(value, list) and len(value) == len(rates) else value
+        for name, value in state.items()
+    }
+
+
 class CheckpointingTrainer(Trainer):
     """A `Trainer` whose checkpoints are whole, fit any number of processes, and know the stream."""
 
@@ -143,7 +165,8 @@ class CheckpointingTrainer(Trainer):
             return  # as transformers: of a checkpoint of weights alone, the weights
         load_optimizer(self.optimizer, self.model_wrapped, Path(checkpoint) / OPTIMIZER_NAME)
         scheduler: Any = self.lr_scheduler
-        scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
+        state = torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True)
+        scheduler.load_state_dict(of_groups(state, len(self.optimizer.param_groups)))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None):
         if self.is_fsdp_enabled:

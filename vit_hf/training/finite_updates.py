@@ -4,7 +4,9 @@
 A host that asks a GPU waits until it has done all that it was given, and the GPU then waits for the
 host. So where the optimizer can, the GPU itself leaves an update out whose numbers are not finite,
 as PyTorch's fused optimizers do under `GradScaler`, and the host reads of it while the next update
-is computed, before that one changes a weight.
+is computed, before that one changes a weight, or before anything is logged, evaluated or saved.
+Until then the run goes on: callbacks also see an update that was left out, and the schedule of the
+learning rate is a step further when it ends.
 
 Shapes: `P` passes of an update.
 """
@@ -19,6 +21,8 @@ from transformers import Trainer
 
 from .checkpoints import find_checkpoint
 from .divergence import NonFiniteLoss, first_bad_module
+from .drop_path_schedule import DropPathSchedule
+from .sharding import unwrapped
 
 # Those in which every process has all weights, and the same norm of all of the gradient.
 WHOLE_WEIGHTS = (DistributedType.NO, DistributedType.MULTI_GPU)
@@ -42,13 +46,15 @@ class Update:
         passes: before it.
         norm: of the gradient; `None` is not looked at.
         are_bad: `(P,)` or, with the norm, `(P + 1,)`: above 0 where one is not finite.
-        written: when the GPU has brought `are_bad` to the host, of an update that is read later.
+        optimizer: that leaves it out if it is bad, of an update that is read later.
+        written: when the GPU has brought `are_bad` to the host.
     """
 
     step: int
     passes: list[Pass]
     norm: torch.Tensor | None
     are_bad: torch.Tensor
+    optimizer: torch.optim.Optimizer | None = None
     written: torch.cuda.Event | None = None
 
     def left_out_if_bad(self, optimizer: torch.optim.Optimizer) -> "Update":
@@ -60,7 +66,7 @@ class Update:
         if self.are_bad.is_cuda:
             written = torch.cuda.Event()
             written.record()
-        return Update(self.step, self.passes, self.norm, are_bad, written)
+        return Update(self.step, self.passes, self.norm, are_bad, optimizer, written)
 
     def bad_places(self) -> list[int]:
         """Returns which passes had a loss that is not finite; the number of passes stands for the
@@ -81,11 +87,13 @@ def can_leave_out(optimizer: torch.optim.Optimizer, accelerator: Any) -> bool:
     """Whether a GPU can leave an update out by itself: fused optimizers, and no `GradScaler`, which
     has them do so for its own reasons.
     """
+    groups = optimizer.param_groups
     return (
         accelerator.device.type == "cuda"
         and accelerator.distributed_type in WHOLE_WEIGHTS
         and accelerator.scaler is None
         and getattr(optimizer, "_step_supports_amp_scaling", False)
+        and all(group.get("fused") for group in groups)  # what is resumed can be another's
     )
 
 
@@ -101,11 +109,6 @@ def whole(norm: Any, device: torch.device) -> torch.Tensor:
     """Returns a norm on a device, put together where its parts are on several of them."""
     parts = getattr(norm, "full_tensor", None)
     return torch.as_tensor(norm if parts is None else parts(), device=device)
-
-
-def unwrapped(optimizer: Any) -> Any:
-    """Returns the optimizer that accelerate wraps."""
-    return getattr(optimizer, "optimizer", optimizer)
 
 
 class FiniteUpdatesTrainer(Trainer):
@@ -132,7 +135,7 @@ class FiniteUpdatesTrainer(Trainer):
         if self.args.world_size > 1:  # all look for the place together, as sharded weights need it
             are_bad = self.accelerator.reduce(are_bad, reduction="sum")
         update = Update(self.state.global_step + 1, self.passes, looked_at, are_bad)
-        optimizer = unwrapped(self.optimizer)
+        optimizer = unwrapped(cast(torch.optim.Optimizer, self.optimizer))
         if can_leave_out(optimizer, self.accelerator):
             self.unread = update.left_out_if_bad(optimizer)
         else:
@@ -146,7 +149,8 @@ class FiniteUpdatesTrainer(Trainer):
         if update is None:
             return
         places = update.bad_places()
-        leave_out_if(unwrapped(self.optimizer), None)
+        if update.optimizer is not None:
+            leave_out_if(update.optimizer, None)
         if places:
             self.stop_diverged(update, places[0])
 
@@ -157,21 +161,20 @@ class FiniteUpdatesTrainer(Trainer):
             update: that they are of.
             place: of the pass with the loss, or, behind all passes, the norm.
         """
-        inputs = None
-        if place < len(update.passes):
-            first = update.passes[place]
-            what = f"the loss is {first.loss.item()}"
-            torch.manual_seed(first.seed)
-            inputs = self._prepare_inputs(first.batch)
-        else:
-            what = f"the norm of the gradient is {cast(torch.Tensor, update.norm).item()}"
-            if self.accelerator.distributed_type != DistributedType.DEEPSPEED:
-                self.repeat(update.passes)  # its backward pass also updates
+        is_loss, inputs = place < len(update.passes), None
+        number: Any = update.passes[place].loss if is_loss else update.norm
+        what = "the loss" if is_loss else "the norm of the gradient"
+        self.state.global_step = update.step - 1  # as it was
+        if self.accelerator.distributed_type != DistributedType.DEEPSPEED:
+            self.repeat(update.passes)  # its backward pass also updates
+        if is_loss:
+            torch.manual_seed(update.passes[place].seed)
+            inputs = self._prepare_inputs(update.passes[place].batch)
         where = first_bad_module(cast(nn.Module, self.model), inputs)
         kept = find_checkpoint("last", self.args.output_dir)
         raise NonFiniteLoss(
-            f"{what} at step {update.step}; the first values that are not finite "
-            f"are in {where or 'nothing that a forward pass shows'}. "
+            f"{what} is {number.item()} at step {update.step}; the first values that are not "
+            f"finite are in {where or 'nothing that a forward pass shows'}. "
             + (f"The last good checkpoint is {kept}. " if kept else "No checkpoint was written. ")
             + "Try a lower learning rate, a longer warm-up, or bf16 in the place of fp16"
         )
@@ -182,6 +185,29 @@ class FiniteUpdatesTrainer(Trainer):
         """
         model: Any = self.model_wrapped
         model.zero_grad()
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, DropPathSchedule):
+                callback.on_step_begin(self.args, self.state, self.control)
         for each in passes:
             torch.manual_seed(each.seed)
             super().training_step(model, dict(each.batch))
+
+    # Before anything is told, kept or begun anew of an update that nobody knows of.
+
+    def train(self, *args, **kwargs):
+        """Trains; what a run that failed has left is not looked at."""
+        self.unread = None
+        return super().train(*args, **kwargs)
+
+    def _run_epoch(self, *args, **kwargs):
+        super()._run_epoch(*args, **kwargs)
+        self.end_if_not_finite()
+
+    def _save_checkpoint(self, *args, **kwargs):
+        self.end_if_not_finite()
+        super()._save_checkpoint(*args, **kwargs)
+
+    def log(self, *args, **kwargs):
+        """Logs."""
+        self.end_if_not_finite()
+        super().log(*args, **kwargs)

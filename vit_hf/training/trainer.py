@@ -193,13 +193,11 @@ class VisionTransformerTrainer(FiniteUpdatesTrainer, CheckpointingTrainer):
         processor: Any = self.processing_class
         if processor is None or set(processor.image_mean) | set(processor.image_std) == {0.5}:
             return pixel_values
-        mean, deviation = processor.image_mean, processor.image_std
-        # Number by number: to bring tensors of them to a device waits for it.
-        channels = [
-            values.mul(0.5).add(0.5).sub(mean[place]).div(deviation[place])
-            for place, values in enumerate(pixel_values.unbind(-3))
-        ]
-        return torch.stack(channels, dim=-3)  # (B, 3, H, W)
+        mean, deviation = (
+            per_channel(values, pixel_values.device)
+            for values in (processor.image_mean, processor.image_std)
+        )
+        return pixel_values.mul(0.5).add(0.5).sub(mean).div(deviation)  # (B, 3, H, W)
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """Evaluates one batch; an image that cannot be decoded gets the label -1, and is wrong."""
@@ -299,7 +297,6 @@ class VisionTransformerTrainer(FiniteUpdatesTrainer, CheckpointingTrainer):
                     width=config.hidden_size, device=args.device, dtype=computed_in(args)
                 ),
             }
-        self.unread = None  # of a run before, which failed
         self.throughput = Throughput(device=args.device, num_devices=args.world_size, **measures)
         if args.device.type == "cpu":
             keep_freed_memory()
@@ -309,7 +306,6 @@ class VisionTransformerTrainer(FiniteUpdatesTrainer, CheckpointingTrainer):
         # transformers trains a finished run one step further when it is resumed within an epoch.
         if self.state.global_step < self.state.max_steps:
             super()._run_epoch(*args, **kwargs)
-            self.end_if_not_finite()
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> float:
         """Returns the operations of a batch, forward and backward, as `planning` counts them."""
@@ -322,9 +318,6 @@ class VisionTransformerTrainer(FiniteUpdatesTrainer, CheckpointingTrainer):
         # Called after each step, and once more after each epoch, when nothing was fetched since.
         if self.throughput is not None and not self.throughput.is_between_steps:
             self.throughput.step(self.get_total_train_batch_size(self.args))
-        control = self.control
-        if control.should_log or control.should_evaluate or control.should_save:
-            self.end_if_not_finite()  # nothing is told or kept of an update that nobody knows of
         super()._maybe_log_save_evaluate(*args, **kwargs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None):
@@ -340,6 +333,7 @@ class VisionTransformerTrainer(FiniteUpdatesTrainer, CheckpointingTrainer):
 
     def averaged_weights(self):
         """A context in which the model has its averaged weights, where there is an average."""
+        self.end_if_not_finite()
         return averaged_weights(self.optimizer)
 
     # Checkpoints
@@ -370,6 +364,11 @@ def leave_process_group():
     """Leaves the other processes, where there are any."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+def per_channel(values: list[float], device: torch.device) -> torch.Tensor:
+    """Returns numbers as `(C, 1, 1)`, filled in on the device: to bring them there waits for it."""
+    return torch.cat([torch.full((1, 1, 1), value, device=device) for value in values])
 
 
 def computed_in(args: VisionTransformerTrainingArguments) -> torch.dtype:
