@@ -195,7 +195,7 @@ def test_it_is_looked_for_at_the_rates_of_its_step(tmp_path, make_trainer, is_re
         ({}, True),
         ({"device": torch.device("cpu")}, False),
         ({"distributed_type": DistributedType.FSDP}, False),
-        ({"scaler": object()}, False),
+        ({"scaler": "GradScaler"}, False),
     ],
     ids=str,
 )
