@@ -267,6 +267,7 @@ def test_other_bytes_on_the_hub_are_no_success(hub, folder, name):
         push(folder, REPOSITORY, token=TOKEN, endpoint=hub.endpoint)
 
 
+@pytest.mark.slow
 def test_what_does_not_open_is_no_success(hub, folder):
     code = folder / "encoder.py"
     code.write_text(code.read_text() + "\nraise ImportError('not for you')\n")

@@ -106,6 +106,7 @@ def test_this_machine(tmp_path):
     assert own["device"]["is_accelerator"] is False and own["dtype"] == "float32"
 
 
+@pytest.mark.slow
 def test_it_says_what_would_fit(capsys, tmp_path):
     words = ("--model", "Ti/16", *SMALL, "--image_size", "1024", "--device_type", "t4")
     assert planned(tmp_path, *words)["limit"] == "memory"
