@@ -84,8 +84,8 @@ def largest_batches(results: dict) -> str:
         for name, peer in results["peers"].items()
         if (count := peer.get("largest_batch_size"))
     ]
-    what = f"{ours} images of {about['model']} at {about['image_size']} pixels"
-    return f"In training {what} fit at once, {', '.join(theirs)}."
+    what = f"{ours} images of {about['model']} at {about['image_size']} pixels fit at once"
+    return f"In training {', '.join([what, *theirs])}."
 
 
 def scaling_rows(measured: list[dict]) -> list[str]:
