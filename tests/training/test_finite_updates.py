@@ -105,6 +105,13 @@ def test_passes_do_not_wait_for_the_device(tmp_path, make_trainer):
         assert reads.calls == 0 and torch.ones(1).isfinite() and reads.calls == 1
 
 
+def test_a_norm_can_overflow_alone(tmp_path, make_trainer, is_read_later):
+    trainer = make_trainer(tmp_path, logging_strategy="no", save_strategy="no")
+    trainer.model.classifier.bias.register_hook(lambda gradient: gradient * 1e30)
+    with pytest.raises(NonFiniteLoss, match=r"is inf at step 1; .* it is the norm alone that over"):
+        trainer.train()
+
+
 @pytest.mark.parametrize("accumulated", [1, 2])
 def test_the_weights_stay_those_of_the_update_before(
     tmp_path, make_trainer, accumulated, is_read_later

@@ -163,7 +163,10 @@ class FiniteUpdatesTrainer(Trainer):
         """
         is_loss, inputs = place < len(update.passes), None
         number: Any = update.passes[place].loss if is_loss else update.norm
-        what = "the loss" if is_loss else "the norm of the gradient"
+        what, nowhere = "the loss", "nothing that a forward pass shows"
+        if not is_loss:
+            what = "the norm of the gradient"
+            nowhere = "nothing: it is the norm alone that overflows"
         self.state.global_step = update.step - 1  # as it was
         if self.accelerator.distributed_type != DistributedType.DEEPSPEED:
             self.repeat(update.passes)  # its backward pass also updates
@@ -174,7 +177,7 @@ class FiniteUpdatesTrainer(Trainer):
         kept = find_checkpoint("last", self.args.output_dir)
         raise NonFiniteLoss(
             f"{what} is {number.item()} at step {update.step}; the first values that are not "
-            f"finite are in {where or 'nothing that a forward pass shows'}. "
+            f"finite are in {where or nowhere}. "
             + (f"The last good checkpoint is {kept}. " if kept else "No checkpoint was written. ")
             + "Try a lower learning rate, a longer warm-up, or bf16 in the place of fp16"
         )
