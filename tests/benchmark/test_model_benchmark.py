@@ -238,6 +238,7 @@ def test_a_peer_that_is_not_installed_is_named(tiny, run_here, monkeypatch):
     assert any(line.startswith("timm ") and "left out" in line for line in lines_of(results))
 
 
+@pytest.mark.slow
 def test_a_peer_that_cannot_hold_the_model_is_left_out(tiny, run_here):
     tiny["size"] = {**tiny["size"], "pooling": "gap"}
     results = run_here(ModelOptions(peers=["transformers"], **tiny))
@@ -280,6 +281,7 @@ def test_a_machine_that_is_slow_for_a_while_does_not_choose_the_setting(tiny, tm
     assert found["settings"]["attention"] == "sdpa" and found["seconds_per_step"] == 1.0
 
 
+@pytest.mark.slow
 def test_a_peer_that_fails_in_a_turn_costs_no_others(tiny, run_here, monkeypatch):
     class Exhausted(models.TransformersModel):
         num_turns = 0

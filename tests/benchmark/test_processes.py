@@ -18,6 +18,7 @@ def start_method() -> str:
     return multiprocessing.get_start_method()
 
 
+@pytest.mark.slow
 def test_a_process(tiny, tmp_path):
     process = ContenderProcess(
         MatrixProducts, Task(options=ModelOptions(peers=[], **tiny), folder=tmp_path)

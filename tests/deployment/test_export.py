@@ -186,6 +186,7 @@ def test_the_runtime_alone_opens_it(exported, expected, pictures):
     assert [float(value) for value in logits] == pytest.approx(expected[0].tolist(), abs=tolerance)
 
 
+@pytest.mark.slow
 def test_an_earlier_graph_is_replaced_and_nothing_else(checkpoint, tmp_path):
     folder = tmp_path / "graph"
     folder.mkdir()
