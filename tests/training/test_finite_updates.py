@@ -25,6 +25,19 @@ def is_read_later(request, monkeypatch):
     monkeypatch.setattr(finite_updates, "can_leave_out", lambda *arguments: is_later)
 
 
+@torch.no_grad()
+def spoil_weight(model):
+    """Puts a nan into a weight."""
+    model.vit.layers[1].mlp.fc1.weight[0, 0] = float("nan")
+
+
+def spoil_gradient(trainer):
+    """Has the gradient of a weight be nan in the third update."""
+    trainer.model.vit.layers[0].mlp.fc1.weight.register_hook(
+        lambda gradient: gradient * (float("nan") if trainer.state.global_step == 2 else 1)
+    )
+
+
 def test_a_run_that_diverges_says_where_and_keeps_its_checkpoint(
     tmp_path, make_trainer, is_read_later
 ):
@@ -32,8 +45,7 @@ def test_a_run_that_diverges_says_where_and_keeps_its_checkpoint(
 
     class Spoil(TrainerCallback):
         def on_save(self, args, state, control, model, **kwargs):
-            with torch.no_grad():
-                model.vit.layers[1].mlp.fc1.weight[0, 0] = float("nan")
+            spoil_weight(model)
 
     trainer = make_trainer(tmp_path, callbacks=[Spoil()])
     with pytest.raises(NonFiniteLoss) as caught:
@@ -51,8 +63,7 @@ def test_every_batch_of_an_update_is_looked_at_before_the_weights_change(
 ):
     class Spoil(TrainerCallback):
         def on_substep_end(self, args, state, control, model, **kwargs):
-            with torch.no_grad():
-                model.vit.layers[1].mlp.fc1.weight[0, 0] = float("nan")
+            spoil_weight(model)
 
     trainer = make_trainer(tmp_path, callbacks=[Spoil()], gradient_accumulation_steps=2)
     before = trainer.model.vit.layers[0].mlp.fc1.weight.detach().clone()
@@ -121,8 +132,8 @@ def test_the_weights_stay_those_of_the_update_before(
         "gradient_accumulation_steps": accumulated,
         "save_strategy": "no",
         "logging_steps": 100,
+        "ema_decay": 0.9,
     }
-    flags |= {"ema_decay": 0.9}
     sound = make_trainer(tmp_path / "sound", max_steps=2, **flags)
     sound.train()
     trainer = make_trainer(tmp_path / "bad", max_steps=9, **flags)
@@ -146,20 +157,14 @@ def test_the_weights_stay_those_of_the_update_before(
 
 def test_the_last_update_is_looked_at(tmp_path, make_trainer, is_read_later):
     trainer = make_trainer(tmp_path, max_steps=3, logging_strategy="no", save_strategy="no")
-    weight = trainer.model.vit.layers[0].mlp.fc1.weight
-    weight.register_hook(
-        lambda gradient: gradient * (float("nan") if trainer.state.global_step == 2 else 1)
-    )
+    spoil_gradient(trainer)
     with pytest.raises(NonFiniteLoss, match="at step 3"):
         trainer.train()
 
 
 def test_nothing_is_saved_of_an_update_that_was_bad(tmp_path, make_trainer, is_read_later):
     trainer = make_trainer(tmp_path, max_steps=5, save_steps=3, logging_strategy="no")
-    weight = trainer.model.vit.layers[0].mlp.fc1.weight
-    weight.register_hook(
-        lambda gradient: gradient * (float("nan") if trainer.state.global_step == 2 else 1)
-    )
+    spoil_gradient(trainer)
     with pytest.raises(NonFiniteLoss, match=r"at step 3; .* gradient of vit\.layers\.0\.mlp\.fc1"):
         trainer.train()
     assert not list(tmp_path.glob("checkpoint-*"))
@@ -172,10 +177,7 @@ def test_nothing_is_saved_by_a_callback_either(tmp_path, make_trainer, is_read_l
 
     flags = {"logging_strategy": "no", "save_strategy": "no"}
     trainer = make_trainer(tmp_path, max_steps=5, callbacks=[Save()], **flags)
-    weight = trainer.model.vit.layers[0].mlp.fc1.weight
-    weight.register_hook(
-        lambda gradient: gradient * (float("nan") if trainer.state.global_step == 2 else 1)
-    )
+    spoil_gradient(trainer)
     with pytest.raises(NonFiniteLoss, match=r"at step 3; .*The last good .*checkpoint-2"):
         trainer.train()
     assert not (tmp_path / "checkpoint-3").exists()
@@ -187,10 +189,7 @@ def test_it_is_looked_for_at_the_rates_of_its_step(tmp_path, make_trainer, is_re
     trainer = make_trainer(tmp_path, max_steps=8, config=config, **flags)
     layer, rates = trainer.model.vit.layers[1], []
     layer.register_forward_pre_hook(lambda *words: rates.append(layer.drop_path.rate))
-    weight = trainer.model.vit.layers[0].mlp.fc1.weight
-    weight.register_hook(
-        lambda gradient: gradient * (float("nan") if trainer.state.global_step == 2 else 1)
-    )
+    spoil_gradient(trainer)
     with pytest.raises(NonFiniteLoss, match="at step 3"):
         trainer.train()
     assert rates[:3] == [0.0, 0.0625, 0.125] and rates[-1] == rates[2]
@@ -249,10 +248,7 @@ def test_what_several_processes_found_is_left_out_once(num_processes, is_left_ou
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu_it_is_read_later(tmp_path, make_trainer):
     trainer = make_trainer(tmp_path, use_cpu=False, logging_steps=100, save_strategy="no")
-    weight = trainer.model.vit.layers[0].mlp.fc1.weight
-    weight.register_hook(
-        lambda gradient: gradient * (float("nan") if trainer.state.global_step == 2 else 1)
-    )
+    spoil_gradient(trainer)
     seen, end = [], trainer.end_if_not_finite
 
     def watched():

@@ -32,6 +32,7 @@ from .configuration_vision_transformer import VisionTransformerConfig
 from .dense import Dense
 from .embeddings import VisionTransformerEmbeddings
 from .encoder import VisionTransformerAttention, VisionTransformerLayer
+from .filled_in import filled_in
 from .freed_memory import keep_freed_memory
 from .hooks import has_hooks_within
 from .losses import classification_loss
@@ -515,7 +516,7 @@ class VisionTransformerForMaskedPatchPrediction(VisionTransformerPreTrainedModel
         return self.target.output_class(
             loss=loss,
             logits=logits,
-            grid=grid_of_each(grid, logits),
+            grid=filled_in(grid, logits.device).repeat(logits.shape[0], 1),
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
@@ -525,12 +526,6 @@ class VisionTransformerForMaskedPatchPrediction(VisionTransformerPreTrainedModel
             return
         check_pixel_range(pixel_values)
         self._range_is_checked = True  # once: it waits for the device
-
-
-def grid_of_each(grid: tuple[int, int], logits: torch.Tensor) -> torch.Tensor:
-    """Returns `(B, 2)`: a grid's rows and columns for each image of logits `(B, ...)`."""
-    column = (logits.shape[0], 1)  # filled on the device: to bring numbers there waits for it
-    return torch.cat([torch.full(column, side, device=logits.device) for side in grid], dim=1)
 
 
 __all__ = [

@@ -11,7 +11,7 @@ learning rate is a step further when it ends.
 Shapes: `P` passes of an update.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -66,7 +66,7 @@ class Update:
         if self.are_bad.is_cuda:
             written = torch.cuda.Event()
             written.record()
-        return Update(self.step, self.passes, self.norm, are_bad, optimizer, written)
+        return replace(self, are_bad=are_bad, optimizer=optimizer, written=written)
 
     def bad_places(self) -> list[int]:
         """Returns which passes had a loss that is not finite; the number of passes stands for the

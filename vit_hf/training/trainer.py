@@ -26,6 +26,7 @@ from ..data.draws import EpochBatches, derive_seed
 from ..data.mixing import augment
 from ..data.stream import StreamBatches
 from ..modeling.configuration_vision_transformer import VisionTransformerConfig
+from ..modeling.filled_in import filled_in
 from ..modeling.freed_memory import keep_freed_memory
 from ..planning import training_flops
 from .arguments import VisionTransformerTrainingArguments
@@ -194,7 +195,7 @@ class VisionTransformerTrainer(FiniteUpdatesTrainer, CheckpointingTrainer):
         if processor is None or set(processor.image_mean) | set(processor.image_std) == {0.5}:
             return pixel_values
         mean, deviation = (
-            per_channel(values, pixel_values.device)
+            filled_in(values, pixel_values.device)[:, None, None]
             for values in (processor.image_mean, processor.image_std)
         )
         return pixel_values.mul(0.5).add(0.5).sub(mean).div(deviation)  # (B, 3, H, W)
@@ -333,7 +334,7 @@ class VisionTransformerTrainer(FiniteUpdatesTrainer, CheckpointingTrainer):
 
     def averaged_weights(self):
         """A context in which the model has its averaged weights, where there is an average."""
-        self.end_if_not_finite()
+        self.end_if_not_finite()  # while the model has its own weights
         return averaged_weights(self.optimizer)
 
     # Checkpoints
@@ -364,11 +365,6 @@ def leave_process_group():
     """Leaves the other processes, where there are any."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-
-
-def per_channel(values: list[float], device: torch.device) -> torch.Tensor:
-    """Returns numbers as `(C, 1, 1)`, filled in on the device: to bring them there waits for it."""
-    return torch.cat([torch.full((1, 1, 1), value, device=device) for value in values])
 
 
 def computed_in(args: VisionTransformerTrainingArguments) -> torch.dtype:
