@@ -34,7 +34,7 @@ def packed_calls(monkeypatch):
     calls = []
     multiply = Dense.multiply
 
-    def counted(self, inputs, activation, algorithm):
+    def counted(self, inputs, activation="none", algorithm=""):
         calls.append(activation)
         return multiply(self, inputs, activation, algorithm)
 

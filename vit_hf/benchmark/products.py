@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ..modeling.configuration_vision_transformer import VisionTransformerConfig
 from ..modeling.dense import Dense, can_pack_type
 from ..modeling.modeling_vision_transformer import VisionTransformerForImageClassification
+from ..modeling.onednn_products import multiply as multiply_by_onednn
 from .contender import Contender, no_garbage_collection, wait_for
 
 aten = torch.ops.aten
@@ -162,9 +163,9 @@ class MatrixProducts(Contender):
 
     @torch.no_grad()
     def ways(self, product: Product, dtype: torch.dtype) -> list[Callable[[], torch.Tensor]]:
-        """Returns how a product can be computed: as it lies, in inference on a CPU with its right
-        factor, the weights, packed, and on a GPU with rows and columns filled up to where its
-        kernels are fast.
+        """Returns how a product can be computed: as it lies, on a CPU also by oneDNN, in inference
+        with its right factor, the weights, packed, and on a GPU with rows and columns filled up to
+        where its kernels are fast.
         """
         left = random_factor(product.left, product.left_strides, dtype, self.device)
         right = random_factor(product.right, product.right_strides, dtype, self.device)
@@ -172,12 +173,14 @@ class MatrixProducts(Contender):
         ways: list[Callable[[], torch.Tensor]] = [partial(multiply, left, right)]
         if self.device.type == "cuda" and any(size % MULTIPLE for size in product.sizes):
             ways.append(partial(multiply, filled_up(left), filled_up(right)))
-        is_packable = self.device.type == "cpu" and can_pack_type(dtype)
-        if is_packable and not self.options.is_training and left.ndim == 2:
+        is_onednn_s = self.device.type == "cpu" and can_pack_type(dtype) and left.ndim == 2
+        if is_onednn_s:
+            ways.append(partial(multiply_by_onednn, left, right.t()))
+        if is_onednn_s and not self.options.is_training:
             weights = Dense(*right.shape, bias=False, dtype=dtype)
             weights.weight.copy_(right.t())
             weights.pack()
-            ways.append(partial(weights.multiply, left, "none", ""))  # also where it is slower
+            ways.append(partial(weights.multiply, left))  # also where it is slower
         return ways
 
     def forget(self) -> None:

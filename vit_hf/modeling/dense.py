@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The encoder's dense layers, whose weights can be packed for inference on a CPU.
 
-oneDNN multiplies faster by weights that lie in the order in which its kernels read them. Packed
+They multiply as PyTorch's do, or by oneDNN where that is faster. It is faster still by weights that
+lie in the order in which its kernels read them. Packed
 weights are a second copy beside the parameters, which stay what they are: a packed model has the
 same keys, trains, saves and loads as before.
 
@@ -9,7 +10,7 @@ Shapes: `K` inputs, `N` outputs, `...` any leading axes.
 """
 
 import functools
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -23,6 +24,7 @@ from .fused_products import (
     multiply_and_activate,
 )
 from .hooks import is_unwatched
+from .onednn_products import OneDNNProduct, can_multiply, is_ordinary, multiply
 
 PACKABLE_TYPES = (torch.float32, torch.bfloat16)
 # The activations that oneDNN applies while it writes the product: its name and its algorithm.
@@ -77,7 +79,9 @@ class Dense(nn.Linear):
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Maps `(..., K)` to `(..., N)`."""
         if self.packs_weights and self.can_use_packed(inputs):
-            return self.multiply(inputs, "none", "")
+            return self.multiply(inputs)
+        if can_multiply(inputs, self.weight):
+            return cast(torch.Tensor, OneDNNProduct.apply(inputs, self.weight, self.bias))
         return super().forward(inputs)
 
     def activated(self, inputs: torch.Tensor, name: str, activation: nn.Module) -> torch.Tensor:
@@ -102,11 +106,9 @@ class Dense(nn.Linear):
             return multiply_and_activate(inputs, self)
         return activation(self(inputs))
 
-    def multiply(self, inputs: torch.Tensor, activation: str, algorithm: str) -> torch.Tensor:
-        """Multiplies by the packed weights."""
-        return torch.ops.mkldnn._linear_pointwise(
-            inputs, self.packed_weights(), self.bias, activation, [], algorithm
-        )
+    def multiply(self, inputs: torch.Tensor, *activation: str) -> torch.Tensor:
+        """Multiplies by the packed weights, and applies an activation of oneDNN's."""
+        return multiply(inputs, self.packed_weights(), self.bias, *activation)
 
     def pack(self):
         """Has the weights packed anew, when they are next used so and whenever they have changed.
@@ -144,17 +146,11 @@ class Dense(nn.Linear):
         """Whether this call is plain inference on a CPU in the type of the weights, and the faster
         for packed ones.
         """
-        return not (
-            torch.is_grad_enabled()
-            or torch.compiler.is_compiling()
-            or torch.is_autocast_enabled("cpu")
-            or type(inputs) is not torch.Tensor
-            or inputs.device.type != "cpu"
-            or inputs.dtype != self.weight.dtype
-            or inputs.numel() == 0
-            or self.weight.device.type != "cpu"
-            or not can_pack_type(self.weight.dtype)
-            or not is_faster_packed(inputs)
+        return (
+            not torch.is_grad_enabled()
+            and is_ordinary(inputs, self.weight)
+            and can_pack_type(self.weight.dtype)
+            and is_faster_packed(inputs)
         )
 
     def packed_weights(self) -> Any:
