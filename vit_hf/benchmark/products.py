@@ -173,10 +173,10 @@ class MatrixProducts(Contender):
         ways: list[Callable[[], torch.Tensor]] = [partial(multiply, left, right)]
         if self.device.type == "cuda" and any(size % MULTIPLE for size in product.sizes):
             ways.append(partial(multiply, filled_up(left), filled_up(right)))
-        is_onednn_s = self.device.type == "cpu" and can_pack_type(dtype) and left.ndim == 2
-        if is_onednn_s:
+        can_use_onednn = self.device.type == "cpu" and can_pack_type(dtype) and left.ndim == 2
+        if can_use_onednn:
             ways.append(partial(multiply_by_onednn, left, right.t()))
-        if is_onednn_s and not self.options.is_training:
+        if can_use_onednn and not self.options.is_training:
             weights = Dense(*right.shape, bias=False, dtype=dtype)
             weights.weight.copy_(right.t())
             weights.pack()

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The encoder's dense layers, whose weights can be packed for inference on a CPU.
 
-They multiply as PyTorch's do, or by oneDNN where that is faster. It is faster still by weights that
-lie in the order in which its kernels read them. Packed
+oneDNN multiplies faster by weights that lie in the order in which its kernels read them. Packed
 weights are a second copy beside the parameters, which stay what they are: a packed model has the
 same keys, trains, saves and loads as before.
 
@@ -10,7 +9,7 @@ Shapes: `K` inputs, `N` outputs, `...` any leading axes.
 """
 
 import functools
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -24,7 +23,7 @@ from .fused_products import (
     multiply_and_activate,
 )
 from .hooks import is_unwatched
-from .onednn_products import OneDNNProduct, can_multiply, is_ordinary, multiply
+from .onednn_products import is_ordinary, linear, multiply
 
 PACKABLE_TYPES = (torch.float32, torch.bfloat16)
 # The activations that oneDNN applies while it writes the product: its name and its algorithm.
@@ -80,9 +79,7 @@ class Dense(nn.Linear):
         """Maps `(..., K)` to `(..., N)`."""
         if self.packs_weights and self.can_use_packed(inputs):
             return self.multiply(inputs)
-        if can_multiply(inputs, self.weight):
-            return cast(torch.Tensor, OneDNNProduct.apply(inputs, self.weight, self.bias))
-        return super().forward(inputs)
+        return linear(inputs, self.weight, self.bias)
 
     def activated(self, inputs: torch.Tensor, name: str, activation: nn.Module) -> torch.Tensor:
         """Maps `(..., K)` to `(..., N)` and applies an activation, in one pass where that is known.
@@ -148,7 +145,7 @@ class Dense(nn.Linear):
         """
         return (
             not torch.is_grad_enabled()
-            and is_ordinary(inputs, self.weight)
+            and is_ordinary(inputs, self.weight, self.bias)
             and can_pack_type(self.weight.dtype)
             and is_faster_packed(inputs)
         )
