@@ -236,18 +236,21 @@ def test_a_parametrised_weight_is_made_once(products):
     torch.testing.assert_close(found, functional.linear(inputs, layer.weight, layer.bias))
 
 
-def test_a_frozen_layer_keeps_no_inputs(products):
+def test_no_more_is_kept_than_gradients_need(products):
     layer = Dense(4, 6)
     layer.weight.requires_grad_(False)
     kept = []
     inputs = torch.randn(3, 4, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(kept.append, lambda kept: kept):
         layer(inputs)
-    assert [each.shape for each in kept] == [layer.weight.shape]
+        layer.weight.requires_grad_(True)
+        layer(inputs.detach())
+    assert [each.shape for each in kept] == [layer.weight.shape, inputs.shape]
+    layer.weight.requires_grad_(False)
     with torch.inference_mode():
         features = torch.randn(3, 4)
     layer(features).sum().backward()  # of the bias alone
-    assert len(products) == 2
+    assert len(products) == 3
 
 
 def test_rows_that_lie_apart_are_brought_together(products):
@@ -314,15 +317,16 @@ def test_what_does_not_fit_is_told_by_pytorch():
 
 
 @pytest.mark.parametrize(
-    "name, capability, expected",
+    "name, capability, has_mkl, expected",
     [
-        ("AMD EPYC 9654 96-Core Processor", "AVX512", True),
-        ("AMD EPYC 7763 64-Core Processor", "AVX2", False),
-        ("Intel(R) Xeon(R) Platinum 8480+", "AVX512", False),
-        (None, "AVX512", False),
+        ("AMD EPYC 9654 96-Core Processor", "AVX512", True, True),
+        ("AMD EPYC 9654 96-Core Processor", "AVX512", False, False),
+        ("AMD EPYC 7763 64-Core Processor", "AVX2", True, False),
+        ("Intel(R) Xeon(R) Platinum 8480+", "AVX512", True, False),
+        (None, "AVX512", True, False),
     ],
 )
-def test_the_processors_where_it_is_faster(monkeypatch, name, capability, expected):
+def test_the_processors_where_it_is_faster(monkeypatch, name, capability, has_mkl, expected):
     if name is None:  # an older PyTorch
         monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     else:
@@ -330,7 +334,7 @@ def test_the_processors_where_it_is_faster(monkeypatch, name, capability, expect
             torch.cpu, "get_capabilities", lambda: {"cpu_name": name}, raising=False
         )
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: has_mkl)
     assert is_amd_with_avx512() == expected
 
 
