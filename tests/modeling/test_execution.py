@@ -6,6 +6,7 @@ import copy
 import pytest
 import torch
 from accelerate import cpu_offload
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from vit_hf import VisionTransformerForImageClassification as Classifier
 from vit_hf import VisionTransformerForMaskedPatchPrediction as Predictor
@@ -194,3 +195,37 @@ def test_images_that_fit_nothing(build, shape, words):
     for model_class in (Classifier, Predictor):
         with pytest.raises(ValueError, match=words):
             build(model_class)(torch.zeros(shape))
+
+
+def of_stacked_parameters(model, pixels):
+    """Returns the logits of one model for each of two sets of parameters."""
+    stacked = {name: torch.stack([each, each]) for name, each in model.named_parameters()}
+
+    def logits(parameters):
+        return torch.func.functional_call(model, parameters, (pixels,)).logits
+
+    return torch.func.vmap(logits)(stacked)[1]
+
+
+FIRST_CALLS = {
+    "vmap": of_stacked_parameters,
+    "make_fx": lambda model, pixels: make_fx(lambda images: model(images).logits)(pixels)(pixels),
+    "torch.jit.trace": lambda model, pixels: torch.jit.trace(model, (pixels,), strict=False)(
+        pixels
+    )["logits"],
+    "quantize_dynamic": lambda model, pixels: (
+        torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear})(pixels).logits
+    ),
+}
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("name", FIRST_CALLS)
+def test_the_first_call_may_be_traced(build, images, name):
+    model, pixels = build(Classifier).eval(), images()
+    expected = copy.deepcopy(model)(pixels).logits
+    assert not model._head_is_checked
+    found = FIRST_CALLS[name](model, pixels)
+    tolerance = 0.05 if name == "quantize_dynamic" else 1e-5
+    torch.testing.assert_close(found, expected, atol=tolerance, rtol=1e-4)

@@ -1,10 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether someone looks at a module, so that it has to be called, and to compute all it returns."""
+"""Whether someone looks at a module, so that it has to be called, and to compute all it returns, or
+at the operations that it is computed by.
+"""
 
+import torch
 from torch import nn
+from torch.autograd import forward_ad
+from torch.utils import _python_dispatch
 
-# Hooks for all modules at once; by a name that a checkpoint's code may outlive.
+# By names that a checkpoint's code may outlive. Hooks for all modules at once:
 has_global_hooks = getattr(nn.modules.module, "_has_any_global_hook", lambda: False)
+is_in_dispatch_mode = getattr(_python_dispatch, "is_in_torch_dispatch_mode", lambda: True)
+is_in_transform = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
 
 
 def has_hooks(module: nn.Module) -> bool:
@@ -25,3 +32,16 @@ def has_hooks_within(module: nn.Module) -> bool:
 def is_unwatched(module: nn.Module) -> bool:
     """Whether nobody sees that a module is called, or has put something in the place of that."""
     return not ("forward" in module.__dict__ or has_hooks(module) or has_global_hooks())
+
+
+def is_traced() -> bool:
+    """Whether operations are seen one by one: by compilers, tracers and counters, or by transforms
+    of `torch.func` and forward-mode differentiation. They know PyTorch's own, and no numbers.
+    """
+    return (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+        or is_in_dispatch_mode()
+        or is_in_transform()
+        or getattr(forward_ad, "_current_level", 0) >= 0
+    )

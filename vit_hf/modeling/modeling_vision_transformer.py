@@ -34,7 +34,7 @@ from .embeddings import VisionTransformerEmbeddings
 from .encoder import VisionTransformerAttention, VisionTransformerLayer
 from .filled_in import filled_in
 from .freed_memory import keep_freed_memory
-from .hooks import has_hooks_within
+from .hooks import has_hooks_within, is_traced
 from .losses import classification_loss
 from .patch_dropout import PatchDropout
 from .patch_targets import TARGETS, MaskedPatchPredictionOutput, check_pixel_range
@@ -428,11 +428,11 @@ class VisionTransformerForImageClassification(VisionTransformerPreTrainedModel):
 
     def _say_if_head_is_zero(self):
         """Warns, once and outside training, that an all-zero head predicts nothing."""
-        if self.training or self._head_is_checked or torch.compiler.is_compiling():
+        if self.training or self._head_is_checked or is_traced():
             return
         self._head_is_checked = True
         weight = getattr(self.classifier, "weight", None)
-        if weight is not None and not weight.is_meta and not weight.any():
+        if isinstance(weight, torch.Tensor) and not weight.is_meta and not weight.any():
             logger.warning(
                 "The classification head is all zeros, so every image gets the same logits: "
                 "fine-tune it, or load a checkpoint whose head is trained."

@@ -10,13 +10,9 @@ Shapes: `R` rows, `K` inputs, `N` outputs, `...` any leading axes.
 from typing import Any, cast
 
 import torch
-from torch.autograd import forward_ad
 from torch.nn import functional
-from torch.utils import _python_dispatch
 
-# By names that a checkpoint's code may outlive: where one is gone, PyTorch multiplies.
-is_seen_by_mode = getattr(_python_dispatch, "is_in_torch_dispatch_mode", lambda: True)
-is_transformed = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
+from .hooks import is_traced
 
 
 def is_amd_with_avx512() -> bool:
@@ -47,26 +43,13 @@ def is_plain_tensor(tensor: torch.Tensor, dtype: torch.dtype) -> bool:
     )
 
 
-def is_unseen() -> bool:
-    """Whether nobody sees by which operations is computed: compilers and tracers, counters of
-    operations, autocast, and the transforms of `torch.func` know PyTorch's own.
-    """
-    return not (
-        torch.compiler.is_compiling()
-        or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
-        or torch.is_autocast_enabled("cpu")
-        or is_seen_by_mode()
-        or is_transformed()
-        or getattr(forward_ad, "_current_level", 0) >= 0
-    )
-
-
 def is_ordinary(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> bool:
     """Whether nobody sees it when plain `(..., K)`, `(N, K)` and `(N,)` of one type are multiplied
     in another way. What does not fit together PyTorch tells more clearly.
     """
     return (
-        is_unseen()
+        not is_traced()
+        and not torch.is_autocast_enabled("cpu")
         and type(inputs) is torch.Tensor
         and is_plain_tensor(inputs, weight.dtype)
         and is_plain_tensor(weight, weight.dtype)
