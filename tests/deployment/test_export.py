@@ -256,3 +256,19 @@ def test_every_kind_of_model(variant, to, tmp_path):
     source = make_checkpoint(tmp_path / "source", **settings)
     account = export_graph(source, tmp_path / "graph", to=to)
     assert account["parity"]["relative_difference"] < 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "config, name, found",
+    [
+        (None, "INFERENCE_PRECISION_HINT", "<Type: 'float32'>"),
+        ({"INFERENCE_NUM_THREADS": 1}, "INFERENCE_PRECISION_HINT", "<Type: 'float32'>"),
+        ({"INFERENCE_NUM_THREADS": 1}, "INFERENCE_NUM_THREADS", "1"),
+    ],
+)
+def test_openvino_computes_in_float32(config, name, found, tmp_path):
+    export_graph(make_checkpoint(tmp_path / "source"), tmp_path / "graph", to="openvino")
+    graph = open_graph(tmp_path / "graph", device="cpu", runner_options={"config": config})
+    (runner,) = graph.runners.values()
+    assert str(runner.compiled_model.get_property(name)) == found

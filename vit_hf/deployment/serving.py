@@ -20,6 +20,8 @@ from .formats import require
 
 ACCOUNT = "parity.json"
 PRECISE = "session.x64quantprecision"  # of ONNX Runtime
+# On processors that multiply bfloat16 OpenVINO computes in it, whatever the graph's type.
+IN_FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
 CLASSIFIER = VisionTransformerForImageClassification.__name__
 
 
@@ -122,6 +124,8 @@ def open_graph(
     options = dict(runner_options or {})
     if account["format"] == "int8":
         options["session_options"] = without_overflow(options.get("session_options"))
+    elif account["format"] == "openvino":
+        options["config"] = IN_FLOAT32 | (options.get("config") or {})
     # A pipeline tells by the name of a model's class whether it fits the task.
     graph_class = type(account["architecture"], (ServedGraph,), {})
     return graph_class.from_pretrained(folder, device=device, **options)
