@@ -259,16 +259,13 @@ def test_every_kind_of_model(variant, to, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "config, name, found",
-    [
+def test_openvino_computes_in_float32(tmp_path):
+    export_graph(make_checkpoint(tmp_path / "source"), tmp_path / "graph", to="openvino")
+    for config, name, found in (
         (None, "INFERENCE_PRECISION_HINT", "<Type: 'float32'>"),
         ({"INFERENCE_NUM_THREADS": 1}, "INFERENCE_PRECISION_HINT", "<Type: 'float32'>"),
         ({"INFERENCE_NUM_THREADS": 1}, "INFERENCE_NUM_THREADS", "1"),
-    ],
-)
-def test_openvino_computes_in_float32(config, name, found, tmp_path):
-    export_graph(make_checkpoint(tmp_path / "source"), tmp_path / "graph", to="openvino")
-    graph = open_graph(tmp_path / "graph", device="cpu", runner_options={"config": config})
-    (runner,) = graph.runners.values()
-    assert str(runner.compiled_model.get_property(name)) == found
+    ):
+        graph = open_graph(tmp_path / "graph", device="cpu", runner_options={"config": config})
+        (runner,) = graph.runners.values()
+        assert str(runner.compiled_model.get_property(name)) == found
