@@ -184,7 +184,7 @@ def test_no_steps_are_refused(tmp_path):
 
 
 SCRIPT = """
-import json, os, sys
+import gc, json, os, sys
 sys.path.insert(0, FOLDER)
 import torch
 from test_few_shot_probe import add_probe, logged, trainer_of
@@ -199,6 +199,8 @@ for is_probed in (False, True):
 results["accuracies"] = list(logged(trainer, "few_shot_5_accuracy").values())
 with open(f"{OUTPUT}/{trainer.args.process_index}.json", "w") as file:
     json.dump(results, file)
+del trainer  # what is left of its process group's threads can abort the end of a process
+gc.collect()
 torch.distributed.destroy_process_group()
 """
 
