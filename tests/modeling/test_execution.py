@@ -7,6 +7,7 @@ import pytest
 import torch
 from accelerate import cpu_offload
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils.flop_counter import FlopCounterMode
 
 from vit_hf import VisionTransformerForImageClassification as Classifier
 from vit_hf import VisionTransformerForMaskedPatchPrediction as Predictor
@@ -229,3 +230,34 @@ def test_the_first_call_may_be_traced(build, images, name):
     found = FIRST_CALLS[name](model, pixels)
     tolerance = 0.05 if name == "quantize_dynamic" else 1e-5
     torch.testing.assert_close(found, expected, atol=tolerance, rtol=1e-4)
+
+
+@pytest.mark.parametrize("model_class", [Classifier, Predictor])
+def test_gradients_of_single_images_are_had_at_once(build, images, model_class):
+    """By the model's own loss, whose checks need numbers and are made up for afterwards."""
+    model, pixels = build(model_class), images(3)
+    what = {Classifier: "labels", Predictor: "bool_masked_pos"}[model_class]
+    target = {"labels": torch.tensor([1, 0, 1]), "bool_masked_pos": torch.eye(3, 16).bool()}[what]
+    parameters = dict(model.named_parameters())
+
+    def loss(parameters, pixels, target):
+        inputs = {"pixel_values": pixels[None], what: target[None]}
+        return torch.func.functional_call(model, parameters, kwargs=inputs, args=()).loss
+
+    found = torch.func.vmap(torch.func.grad(loss), (None, 0, 0))(parameters, pixels, target)
+    for index in range(3):
+        image = {"pixel_values": pixels[index, None], what: target[index, None]}
+        for gradient, name in zip(gradients(model, **image), parameters, strict=True):
+            expected = torch.zeros_like(parameters[name]) if gradient is None else gradient
+            torch.testing.assert_close(found[name][index], expected, atol=1e-5, rtol=1e-3)
+
+
+def test_a_counter_of_operations_uses_no_check_up(build, images):
+    predictor, masks = build(Predictor), torch.ones(2, 16)
+    classifier, labels = build(Classifier), torch.tensor([0, 99])
+    with FlopCounterMode(display=False):
+        predictor(images() * 2, masks)
+    with pytest.raises(ValueError, match=r"needs them in \[-1, 1\]"):
+        predictor(images() * 2, masks)
+    with pytest.raises(ValueError, match="got the label 99"):
+        classifier(images(), labels=labels)

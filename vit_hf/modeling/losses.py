@@ -10,6 +10,8 @@ Shapes: `B` batch, `K` classes.
 import torch
 from torch import nn
 
+from .hooks import is_traced
+
 
 def softmax_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Cross-entropy with class indices `(B,)` or shares `(B, K)`."""
@@ -87,7 +89,7 @@ def check_classes(labels: torch.Tensor, num_labels: int):
 
     An accelerator's are not looked at, as that would wait for it; it stops on them by itself.
     """
-    if labels.device.type != "cpu" or labels.numel() == 0 or torch.compiler.is_compiling():
+    if labels.device.type != "cpu" or labels.numel() == 0 or is_traced():
         return
     lowest, highest = (int(bound) for bound in labels.aminmax())
     if lowest < 0 or highest >= num_labels:

@@ -522,7 +522,7 @@ class VisionTransformerForMaskedPatchPrediction(VisionTransformerPreTrainedModel
         )
 
     def _check_range(self, pixel_values: torch.Tensor):
-        if self._range_is_checked or pixel_values.is_meta or torch.compiler.is_compiling():
+        if self._range_is_checked or pixel_values.is_meta or is_traced():
             return
         check_pixel_range(pixel_values)
         self._range_is_checked = True  # once: it waits for the device
