@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Graphs of every format, run by their own runtimes, against the model and its processor."""
 
+import ctypes
 import json
 import subprocess
 import sys
@@ -9,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
+from transformers.exporters.base import ExportedModel
 
 from vit_hf.converters import load_checkpoint, load_image_processor
 from vit_hf.deployment import FORMATS, export_graph, open_graph
 from vit_hf.deployment.parity import reference_outputs
-from vit_hf.deployment.serving import ServedGraph
+from vit_hf.deployment.signal_stack import SignalStack, kept_signal_stack, signal_stack
 
 from .conftest import CLASSES, make_checkpoint
 
@@ -138,17 +140,19 @@ def test_signed_weights_do_not_overflow(exported, has_vnni, monkeypatch):
     name, made = "session.x64quantprecision", []
     monkeypatch.setattr("torch.cpu._is_vnni_supported", lambda: has_vnni)
     monkeypatch.setattr(
-        ServedGraph,
-        "from_pretrained",
-        classmethod(lambda cls, folder, **options: made.append(options["session_options"])),
+        ExportedModel,
+        "to",
+        lambda graph, device, **options: made.append(options["session_options"]),
     )
     own = onnxruntime.SessionOptions()
     own.intra_op_num_threads = 3
     risky = onnxruntime.SessionOptions()
     risky.add_session_config_entry(name, "0")
     for options in ({}, {"session_options": own}, {"session_options": risky}):
-        open_graph(folder, runner_options=options)
-    assert [has_entry(options, name) for options in made] == [not has_vnni, not has_vnni, True]
+        graph = open_graph(folder, runner_options=options)
+    graph.to("cpu")
+    expected = [not has_vnni, not has_vnni, True, not has_vnni]
+    assert [has_entry(options, name) for options in made] == expected
     assert made[2].get_session_config_entry(name) == "0"
     assert made[1].intra_op_num_threads == 3
 
@@ -267,5 +271,45 @@ def test_openvino_computes_in_float32(tmp_path):
         ({"INFERENCE_NUM_THREADS": 1}, "INFERENCE_NUM_THREADS", "1"),
     ):
         graph = open_graph(tmp_path / "graph", device="cpu", runner_options={"config": config})
-        (runner,) = graph.runners.values()
-        assert str(runner.compiled_model.get_property(name)) == found
+        for opened in (graph, graph.to("cpu", config=config)):
+            (runner,) = opened.runners.values()
+            assert str(runner.compiled_model.get_property(name)) == found
+
+
+@pytest.mark.slow
+def test_graphs_of_openvino_end_in_any_order(tmp_path):
+    """In a process of its own, which a signal without a stack would kill."""
+    export_graph(make_checkpoint(tmp_path / "source"), tmp_path / "graph", to="openvino")
+    script = (
+        "import gc, signal, subprocess, sys\n"
+        "from vit_hf.deployment import open_graph\n"
+        "opened = [open_graph(sys.argv[1]) for _ in range(3)]\n"
+        "signal.signal(signal.SIGCHLD, lambda *received: print('received'))\n"
+        "while opened:\n"
+        "    del opened[0]\n"
+        "    gc.collect()\n"
+        "    subprocess.run(['true'])\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "graph"], capture_output=True, text=True
+    )
+    assert (run.returncode, run.stdout.split()) == (0, ["received"] * 3), run.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="an alternate signal stack is Linux's")
+@pytest.mark.parametrize("has_one", [True, False])
+def test_the_signal_stack_is_kept(has_one):
+    memory = ctypes.create_string_buffer(1 << 17)
+    without = SignalStack(flags=2)  # SS_DISABLE
+    own = SignalStack(address=ctypes.addressof(memory), size=1 << 16)
+    other = SignalStack(address=ctypes.addressof(memory) + (1 << 16), size=1 << 16)
+    put = ctypes.CDLL(None).sigaltstack
+    with kept_signal_stack():  # the tests' own
+        expected = own if has_one else without
+        put(ctypes.byref(expected), None)
+        with pytest.raises(InterruptedError), kept_signal_stack():
+            put(ctypes.byref(other), None)
+            assert signal_stack().address == other.address
+            raise InterruptedError
+        found = signal_stack()
+    assert (found.address, found.flags) == (expected.address, expected.flags)

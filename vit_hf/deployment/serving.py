@@ -17,6 +17,7 @@ from transformers.exporters.base import ExportedModel
 from ..data import decode_image
 from ..modeling.modeling_vision_transformer import VisionTransformerForImageClassification
 from .formats import require
+from .signal_stack import kept_signal_stack
 
 ACCOUNT = "parity.json"
 PRECISE = "session.x64quantprecision"  # of ONNX Runtime
@@ -37,6 +38,21 @@ class ServedGraph(ExportedModel):
     def can_generate(self) -> bool:
         """No: pipelines ask."""
         return False
+
+    def to(self, device=None, **runner_options):
+        """Opens the graph in its runtime, see `open_graph`, and returns itself.
+
+        Products do not overflow and are in float32 on every processor, unless `runner_options` say
+        otherwise.
+        """
+        if self.export_format == "onnx":
+            session_options = without_overflow(runner_options.get("session_options"))
+            runner_options = runner_options | {"session_options": session_options}
+        elif self.export_format == "openvino":
+            config = IN_FLOAT32 | (runner_options.get("config") or {})
+            runner_options = runner_options | {"config": config}
+        with kept_signal_stack():
+            return super().to(device, **runner_options)
 
     def outputs(self, images: Iterable[Any], *, batch_size: int = 16) -> torch.Tensor:
         """Runs pictures of any sizes; those of one size share a batch.
@@ -121,14 +137,9 @@ def open_graph(
         )
     account = json.loads((folder / ACCOUNT).read_text(encoding="utf-8"))
     require(account["format"])
-    options = dict(runner_options or {})
-    if account["format"] == "int8":
-        options["session_options"] = without_overflow(options.get("session_options"))
-    elif account["format"] == "openvino":
-        options["config"] = IN_FLOAT32 | (options.get("config") or {})
     # A pipeline tells by the name of a model's class whether it fits the task.
     graph_class = type(account["architecture"], (ServedGraph,), {})
-    return graph_class.from_pretrained(folder, device=device, **options)
+    return graph_class.from_pretrained(folder, device=device, **(runner_options or {}))
 
 
 def without_overflow(session_options: Any = None) -> Any:
