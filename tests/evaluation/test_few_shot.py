@@ -337,6 +337,7 @@ sys.path.insert(0, FOLDER)
 from test_few_shot import build, collate, colored_rows, load
 from vit_hf import VisionTransformerForImageClassification
 from vit_hf.evaluation import StreamingAccuracy, collect_features, evaluate_few_shot, top_classes
+from vit_hf.training.trainer import leave_process_group
 
 is_one_of_many = "WORLD_SIZE" in os.environ
 if is_one_of_many:
@@ -380,7 +381,7 @@ if is_one_of_many:
     results["num_forwarded"] = num_forwarded
     with open(f"{OUTPUT}/{distributed.get_rank()}.json", "w") as file:
         json.dump(results, file)
-    distributed.destroy_process_group()
+    leave_process_group()
 """
 
 

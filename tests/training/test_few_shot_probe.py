@@ -184,10 +184,11 @@ def test_no_steps_are_refused(tmp_path):
 
 
 SCRIPT = """
-import gc, json, os, sys
+import json, os, sys
 sys.path.insert(0, FOLDER)
 import torch
 from test_few_shot_probe import add_probe, logged, trainer_of
+from vit_hf.training.trainer import leave_process_group
 torch.set_num_threads(1)
 results = {}
 for is_probed in (False, True):
@@ -199,9 +200,7 @@ for is_probed in (False, True):
 results["accuracies"] = list(logged(trainer, "few_shot_5_accuracy").values())
 with open(f"{OUTPUT}/{trainer.args.process_index}.json", "w") as file:
     json.dump(results, file)
-del trainer  # what is left of its process group's threads can abort the end of a process
-gc.collect()
-torch.distributed.destroy_process_group()
+leave_process_group()
 """
 
 

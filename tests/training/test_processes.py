@@ -131,3 +131,42 @@ def test_masked_patch_prediction(tmp_path, color_folder, streaming):
     assert losses_of(together) == pytest.approx(losses_of(alone), abs=TOLERANCE)
     found, expected = (load_file(folder / "model.safetensors") for folder in folders[::-1])
     assert max((found[k] - expected[k]).abs().max().item() for k in expected) <= TOLERANCE
+
+
+# Twelve processes one after the other, each of which ends while gloo lets go of its tensors, which
+# takes long here. Something keeps the process group, as shards (FSDP2) do.
+HASTY = """
+import atexit, os, sys, time
+import torch
+from torch import distributed
+from vit_hf.training.trainer import leave_process_group
+
+class Lasting(torch.Tensor):
+    def __del__(self):
+        time.sleep(0.05)
+
+ends = []
+for _ in range(12):
+    if (child := os.fork()) == 0:
+        distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+        kept = distributed.group.WORLD
+        atexit.register(leave_process_group)
+        for _ in range(2):
+            distributed.all_reduce(torch.ones(9).as_subclass(Lasting), async_op=True)
+        sys.exit()
+    ends.append(os.waitpid(child, 0)[1])
+print(ends)
+sys.exit(any(ends))
+"""
+
+
+@pytest.mark.slow
+def test_no_process_is_aborted_at_its_end():
+    run = subprocess.run(
+        [sys.executable, "-c", HASTY],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=120,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr[-3000:]

@@ -11,6 +11,7 @@ import contextlib
 import copy
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ from .sharding import (
     prepare_sharding,
 )
 from .throughput import Throughput, measured_limit
+
+LEAVING_SECONDS = 0.2
 
 
 class EpochLoader(DataLoader):
@@ -362,9 +365,14 @@ class VisionTransformerTrainer(FiniteUpdatesTrainer, CheckpointingTrainer):
 
 
 def leave_process_group():
-    """Leaves the other processes, where there are any."""
+    """Leaves the other processes, where there are any.
+
+    gloo's threads let go of the last collectives' tensors when these are done, for which they need
+    the interpreter; one that ends meanwhile is aborted. So they are given time.
+    """
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+        time.sleep(LEAVING_SECONDS)
 
 
 def computed_in(args: VisionTransformerTrainingArguments) -> torch.dtype:
