@@ -20,7 +20,8 @@ def test_ours_is_the_graph(tiny, run_here, graph):
     for found in (results["ours"], peer):
         assert found["served_images_per_second"] > 0
     lines = "\n".join(lines_of(results))
-    assert f"as an {graph} graph" in lines and lines.count("through a pipeline") == 2
+    assert f"as an {graph} graph, peers in float32" in lines
+    assert lines.count("through a pipeline") == 2
 
 
 @pytest.mark.parametrize(

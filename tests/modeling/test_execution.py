@@ -252,7 +252,7 @@ def test_gradients_of_single_images_are_had_at_once(build, images, model_class):
             torch.testing.assert_close(found[name][index], expected, atol=1e-5, rtol=1e-3)
 
 
-def test_a_counter_of_operations_uses_no_check_up(build, images):
+def test_a_counter_of_operations_uses_up_no_check(build, images):
     predictor, masks = build(Predictor), torch.ones(2, 16)
     classifier, labels = build(Classifier), torch.tensor([0, 99])
     with FlopCounterMode(display=False):

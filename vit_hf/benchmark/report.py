@@ -43,7 +43,8 @@ def title_of(results: dict[str, Any]) -> str:
     options = results["options"]
     words = [results["subject"]]
     words += [str(options[name]) for name in ("model", "mode", "dtype") if name in options]
-    words += [f"as an {options['graph']} graph"] if options.get("graph") else []
+    if options.get("graph"):
+        words[-1] = f"as an {options['graph']} graph, peers in {options['dtype']}"
     about = [" ".join(words), f"{options['image_size']} px", f"batch {options['batch_size']}"]
     if "decoding" in results["task"]:
         about.append(f"{results['task']['decoding']} decoding")
