@@ -8,6 +8,7 @@ import torch
 from accelerate import cpu_offload
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import BatchFeature
 
 from vit_hf import VisionTransformerForImageClassification as Classifier
 from vit_hf import VisionTransformerForMaskedPatchPrediction as Predictor
@@ -196,6 +197,16 @@ def test_images_that_fit_nothing(build, shape, words):
     for model_class in (Classifier, Predictor):
         with pytest.raises(ValueError, match=words):
             build(model_class)(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("model_class", [Classifier, Predictor])
+def test_what_is_no_tensor_is_named(build, images, model_class):
+    inputs = BatchFeature({"pixel_values": images()})
+    for given in (inputs, images().numpy(), list(images()), None):
+        named = rf"the type {type(given).__name__}, allowed: a tensor.*model\(\*\*processor"
+        with pytest.raises(TypeError, match=named):
+            build(model_class)(given)
+    build(model_class)(**inputs)
 
 
 def of_stacked_parameters(model, pixels):

@@ -47,10 +47,17 @@ class PatchEmbeddings(nn.Module):
         """Returns the patches `(rows, columns)` of `pixel_values` `(B, C, H, W)`.
 
         Raises:
+            TypeError: for anything but a tensor.
             ValueError: for another rank, another number of channels, or an image smaller than one
                 patch.
         """
         config = self.config
+        if not isinstance(pixel_values, torch.Tensor):
+            raise TypeError(
+                f"got pixel_values of the type {type(pixel_values).__name__}, allowed: a tensor; "
+                "give what an image processor returns with two asterisks, as in "
+                'model(**processor(images, return_tensors="pt"))'
+            )
         if pixel_values.dim() != 4 or pixel_values.shape[1] != config.num_channels:
             raise ValueError(
                 f"got pixel_values of shape {tuple(pixel_values.shape)}, allowed: (batch, "
