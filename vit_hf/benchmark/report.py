@@ -42,9 +42,10 @@ def title_of(results: dict[str, Any]) -> str:
     """Names what was measured: `model B/16 infer float32, 224 px, batch 8`."""
     options = results["options"]
     words = [results["subject"]]
-    words += [str(options[name]) for name in ("model", "mode", "dtype") if name in options]
+    names = ("model", "mode") if options.get("graph") else ("model", "mode", "dtype")
+    words += [str(options[name]) for name in names if name in options]
     if options.get("graph"):
-        words[-1] = f"as an {options['graph']} graph, peers in {options['dtype']}"
+        words.append(f"as an {options['graph']} graph, peers in {options['dtype']}")
     about = [" ".join(words), f"{options['image_size']} px", f"batch {options['batch_size']}"]
     if "decoding" in results["task"]:
         about.append(f"{results['task']['decoding']} decoding")

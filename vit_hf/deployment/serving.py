@@ -42,8 +42,8 @@ class ServedGraph(ExportedModel):
     def to(self, device=None, **runner_options):
         """Opens the graph in its runtime, see `open_graph`, and returns itself.
 
-        Products do not overflow and are in float32 on every processor, unless `runner_options` say
-        otherwise.
+        ONNX Runtime is asked for 8-bit products that do not overflow, OpenVINO for float32, unless
+        `runner_options` say otherwise. Options of an earlier opening have to be given again.
         """
         if self.export_format == "onnx":
             session_options = without_overflow(runner_options.get("session_options"))

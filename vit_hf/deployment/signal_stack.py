@@ -6,6 +6,8 @@ import ctypes
 import sys
 from collections.abc import Iterator
 
+SS_DISABLE = 2  # signals are then handled on the thread's own stack
+
 
 class SignalStack(ctypes.Structure):
     """`stack_t` of Linux, see sigaltstack(2)."""
@@ -41,4 +43,6 @@ def kept_signal_stack() -> Iterator[None]:
     try:
         yield
     finally:
-        ctypes.CDLL(None).sigaltstack(ctypes.byref(before), None)
+        put = ctypes.CDLL(None).sigaltstack
+        if put(ctypes.byref(before), None) != 0:  # too small for registers that came into use
+            put(ctypes.byref(SignalStack(flags=SS_DISABLE)), None)

@@ -368,7 +368,9 @@ def leave_process_group():
     """Leaves the other processes, where there are any.
 
     gloo's threads let go of the last collectives' tensors when these are done, for which they need
-    the interpreter; one that ends meanwhile is aborted. So they are given time.
+    the interpreter; a process whose interpreter ends meanwhile is aborted. Where something still
+    holds the group, destroying it does not wait for them, and nothing tells when they are done: so
+    they are given a time that is long for them.
     """
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
