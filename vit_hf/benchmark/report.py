@@ -42,10 +42,11 @@ def title_of(results: dict[str, Any]) -> str:
     """Names what was measured: `model B/16 infer float32, 224 px, batch 8`."""
     options = results["options"]
     words = [results["subject"]]
-    names = ("model", "mode") if options.get("graph") else ("model", "mode", "dtype")
-    words += [str(options[name]) for name in names if name in options]
+    words += [str(options[name]) for name in ("model", "mode") if name in options]
     if options.get("graph"):
         words.append(f"as an {options['graph']} graph, peers in {options['dtype']}")
+    elif "dtype" in options:
+        words.append(options["dtype"])
     about = [" ".join(words), f"{options['image_size']} px", f"batch {options['batch_size']}"]
     if "decoding" in results["task"]:
         about.append(f"{results['task']['decoding']} decoding")

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluation of a checkpoint: accuracy, probes of its features, accuracy by resolution."""
 
-import atexit
 import difflib
 import json
 import time
@@ -17,7 +16,7 @@ from ..hub.results import Metric, Run, write_runs
 from ..modeling.dense import can_pack
 from ..training import VisionTransformerTrainingArguments
 from ..training.bad_images import FILE, BadImages
-from ..training.trainer import leave_process_group
+from ..training.trainer import leave_process_group_at_exit
 from .arguments import DataArguments, EvaluationArguments, as_size
 from .classifying import measure_classifier
 from .inputs import load_named_images
@@ -94,8 +93,7 @@ def evaluate(evaluation: EvaluationArguments, data: DataArguments) -> Run:
     )
     if training.should_save:
         write_out(run, folder, unreadable=names_of(subject.images[split], unreadable))
-    atexit.unregister(leave_process_group)
-    atexit.register(leave_process_group)
+    leave_process_group_at_exit()
     return run
 
 

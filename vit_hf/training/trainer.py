@@ -115,8 +115,7 @@ class VisionTransformerTrainer(FiniteUpdatesTrainer, CheckpointingTrainer):
         """
         self.model_wrapped = self.model
         self.accelerator.free_memory()
-        atexit.unregister(leave_process_group)
-        atexit.register(leave_process_group)
+        leave_process_group_at_exit()
 
     # Input
 
@@ -362,6 +361,14 @@ class VisionTransformerTrainer(FiniteUpdatesTrainer, CheckpointingTrainer):
 
     def _push_from_checkpoint(self, checkpoint_folder: str):
         """Does nothing, see `init_hf_repo`."""
+
+
+def leave_process_group_at_exit():
+    """Has the interpreter leave the other processes when it ends, once and before what was
+    registered until now.
+    """
+    atexit.unregister(leave_process_group)
+    atexit.register(leave_process_group)
 
 
 def leave_process_group():
