@@ -29,13 +29,14 @@ EXPECTED = {
 TRAINEE = """
 import json, pathlib, sys, torch
 from accelerate import PartialState
+from vit_hf.training.trainer import leave_process_group
 state = PartialState(cpu=True)
 ranks = [None] * state.num_processes
 torch.distributed.all_gather_object(ranks, (state.process_index, state.local_process_index))
 met = {"processes": sorted(ranks), "arguments": sys.argv[1:]}
 pathlib.Path(f"rank_{state.process_index}.json").write_text(json.dumps(met))
 torch.distributed.barrier()
-torch.distributed.destroy_process_group()
+leave_process_group()
 """
 
 
