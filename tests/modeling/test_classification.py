@@ -68,6 +68,12 @@ def test_regression_onto_one_number(build, images):
         )
 
 
+def test_softmax_of_one_number_is_a_regression(build, images):
+    labels = torch.tensor([[0.5], [2.0]])
+    outputs = build(Classifier, num_labels=1)(images(), labels=labels)
+    torch.testing.assert_close(outputs.loss, (outputs.logits - labels).square().mean())
+
+
 def test_labels_for_every_token(build, images):
     model = build(Classifier, num_labels=NUM_LABELS, pooling="none")
     labels = torch.arange(32).view(2, 16) % NUM_LABELS
@@ -100,6 +106,8 @@ def test_wrong_numbers_of_values(build, images):
     model = build(Classifier, num_labels=NUM_LABELS, problem_type="regression")
     with pytest.raises(ValueError, match=r"labels of shape \(2, 3\)"):
         model(images(), labels=torch.zeros(2, 3))
+    with pytest.raises(ValueError, match=r"labels of shape \(5, 2\)"):
+        model(images(), labels=torch.zeros(NUM_LABELS, 2))
 
 
 def gradients(model, batches) -> torch.Tensor:

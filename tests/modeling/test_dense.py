@@ -3,6 +3,7 @@
 
 import copy
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -150,6 +151,36 @@ def test_changed_weights_are_packed_anew(build, images, change):
     after, expected = logits_of(model, pixels), logits_of(other, pixels)
     torch.testing.assert_close(after, expected, atol=0.03 * float(expected.abs().max()), rtol=0)
     assert change == "another type" or (after - before).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.SGD])
+def test_weights_that_a_fused_optimizer_changed_are_packed_anew(build, images, optimizer):
+    model = build(Classifier)
+    model.pack_weights()
+    before = logits_of(model, images())
+    updates = optimizer(model.parameters(), lr=0.1, fused=True)
+    model(images()).logits.square().sum().backward()
+    updates.step()
+    after = logits_of(model, images())
+    model.unpack_weights()
+    expected = logits_of(model, images())
+    assert (expected - before).abs().max() > 0.1
+    torch.testing.assert_close(after, expected, atol=1e-4 * float(expected.abs().max()), rtol=0)
+
+
+def test_threads_that_pack_at_once_get_the_same_numbers():
+    layer, inputs = Dense(256, 512), torch.randn(4, 256)
+
+    @torch.no_grad()
+    def multiplied(_):
+        return layer(inputs)
+
+    expected = multiplied(None)
+    with ThreadPoolExecutor(8) as threads:
+        for _ in range(50):
+            layer.pack()
+            for outputs in threads.map(multiplied, range(8)):
+                torch.testing.assert_close(outputs, expected)
 
 
 def test_weights_that_changed_unnoticed_are_packed_anew_on_request(packed_calls):

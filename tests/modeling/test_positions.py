@@ -10,7 +10,13 @@ import torch
 from scipy import ndimage
 
 from vit_hf import VisionTransformerForImageClassification, VisionTransformerModel
-from vit_hf.modeling.positions import Relative1D, SinCos2D, relative_bias, resize_table
+from vit_hf.modeling.positions import (
+    INTERPOLATIONS,
+    Relative1D,
+    SinCos2D,
+    relative_bias,
+    resize_table,
+)
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 SHARED = Path(__file__).parents[3] / "shared/fixtures"
@@ -219,6 +225,19 @@ def test_relative_logits_are_query_times_key_and_relative_key(build, images):
             meets = key[:, j] + position.keys[i - j + 15]
             logits[:, i, j] = (query[:, i] * meets).sum(-1) / 8**0.5
     torch.testing.assert_close(maps, logits.softmax(-1), atol=1e-6, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@pytest.mark.parametrize("grid", [(1, 4), (4, 1), (1, 1)])
+def test_relative_keys_of_one_row_are_those_of_no_displacement(tiny_config, interpolation, grid):
+    config = tiny_config(position_embedding="relative", interpolation=interpolation)
+    position, num_offsets = Relative1D(config), 31  # of 4x4 patches
+    offsets = torch.arange(num_offsets)[:, None] - num_offsets // 2
+    position.keys.copy_(offsets)
+    step = 4 if grid == (4, 1) else 1  # along a column patches are four apart in raster order
+    expected = torch.arange(2 * max(grid) - 1) - max(grid) + 1
+    torch.testing.assert_close(position.keys_for(grid)[:, 0], step * expected.float())
 
 
 @torch.no_grad()

@@ -9,10 +9,11 @@ Shapes: `K` inputs, `N` outputs, `...` any leading axes.
 """
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers.activations import ACT2FN
 
 from .fused_products import (
@@ -67,13 +68,35 @@ def can_pack_type(dtype: torch.dtype) -> bool:
     return dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
+@functools.cache
+def count_fused_updates():
+    """Has PyTorch count the changes that its fused optimizers make, as it counts all others."""
+
+    def count(optimizer: torch.optim.Optimizer, args, kwargs):
+        for group in optimizer.param_groups:
+            if group.get("fused"):
+                torch.autograd.graph.increment_version(group["params"])
+
+    register_optimizer_step_post_hook(count)
+
+
+class PackedWeights(NamedTuple):
+    """Weights as oneDNN has them, and what they were packed from."""
+
+    weights: Any
+    source: torch.Tensor  # held, so that its place in memory stays its
+    changes: int  # that the source had seen
+
+    def is_of(self, weight: torch.Tensor, changes: int) -> bool:
+        """Whether they are those of a weight that has seen so many changes."""
+        return self.source.data_ptr() == weight.data_ptr() and self.changes == changes
+
+
 class Dense(nn.Linear):
     """A linear layer, `(..., K)` to `(..., N)`, with weights `(N, K)` that `pack` packs."""
 
     packs_weights = False
-    packed: Any = None  # the weights as oneDNN has them
-    packed_from: torch.Tensor | None = None  # what was packed, held so that its place stays its
-    packed_changes = 0  # that these had seen
+    packed: PackedWeights | None = None
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Maps `(..., K)` to `(..., N)`."""
@@ -133,11 +156,11 @@ class Dense(nn.Linear):
                 f"got weights of {weight.dtype}, which oneDNN packs on a processor with AVX512, "
                 "and this one has none; allowed here: torch.float32, with model.float()"
             )
-        self.packs_weights, self.packed, self.packed_from = True, None, None
+        self.packs_weights, self.packed = True, None
 
     def unpack(self):
         """Lets go of the packed weights."""
-        self.packs_weights, self.packed, self.packed_from = False, None, None
+        self.packs_weights, self.packed = False, None
 
     def can_use_packed(self, inputs: torch.Tensor) -> bool:
         """Whether this call is plain inference on a CPU in the type of the weights, and the faster
@@ -152,14 +175,15 @@ class Dense(nn.Linear):
 
     def packed_weights(self) -> Any:
         """Returns the packed weights, packed anew where the weights have changed since."""
-        weight, packed_from = self.weight, self.packed_from
+        weight, packed = self.weight, self.packed  # which other threads may exchange meanwhile
         changes = 0 if weight.is_inference() else weight._version
-        is_same = packed_from is not None and packed_from.data_ptr() == weight.data_ptr()
-        if not is_same or changes != self.packed_changes:
-            self.packed_from, self.packed_changes = weight.detach(), changes
-            self.packed = torch.ops.mkldnn._reorder_linear_weight(self.packed_from)
-        return self.packed
+        if packed is None or not packed.is_of(weight, changes):
+            count_fused_updates()
+            source = weight.detach()
+            weights = torch.ops.mkldnn._reorder_linear_weight(source)
+            packed = self.packed = PackedWeights(weights, source, changes)
+        return packed.weights
 
     def __getstate__(self):
         """Leaves the packed weights out of a copy, which packs its own."""
-        return self.__dict__ | {"packed": None, "packed_from": None}
+        return self.__dict__ | {"packed": None}

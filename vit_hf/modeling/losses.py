@@ -35,7 +35,7 @@ def multi_label_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor
 
 def regression_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Squared error: transformers' `problem_type="regression"`."""
-    return nn.functional.mse_loss(logits, labels.reshape(logits.shape).to(logits.dtype))
+    return nn.functional.mse_loss(logits, labels.to(logits.dtype))
 
 
 LOSSES = {
@@ -56,13 +56,16 @@ def classification_loss(logits: torch.Tensor, labels: torch.Tensor, config) -> t
     Args:
         logits: `(B, K)`, or `(B, T, K)` where nothing is pooled.
         labels: class indices `(B,)` or shares `(B, K)`; where nothing is pooled `(B, T)` or
-            `(B, T, K)`.
-        config: its `problem_type` counts where it is set, else its `classification_loss`.
+            `(B, T, K)`; of a regression to one number `(B,)` too.
+        config: its `problem_type` counts where it is set, else its `classification_loss`; softmax
+            of one number says nothing, which is a regression, as in transformers.
 
     Raises:
         ValueError: for labels of another shape, or, where they lie on the CPU, outside the classes.
     """
     name, num_labels = config.problem_type or config.classification_loss, logits.shape[-1]
+    if num_labels == 1 and not config.problem_type and name == "softmax":
+        name = "regression"
     logits = logits.float()
     if (
         name in INDEX_LOSSES
@@ -72,8 +75,9 @@ def classification_loss(logits: torch.Tensor, labels: torch.Tensor, config) -> t
         check_classes(labels, num_labels)
         labels = labels.to(logits.device, torch.long).flatten()
         return LOSSES[name](logits.reshape(-1, num_labels), labels)
-    is_regression = name == "regression" and labels.numel() == logits.numel()
-    if labels.shape != logits.shape and not is_regression:
+    if name == "regression" and num_labels == 1 and labels.shape == logits.shape[:-1]:
+        labels = labels.unsqueeze(-1)
+    if labels.shape != logits.shape:
         allowed = f"a number for each class {tuple(logits.shape)}"
         if name in INDEX_LOSSES:
             allowed = f"class indices {tuple(logits.shape[:-1])} as integers, or {allowed}"

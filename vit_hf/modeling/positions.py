@@ -170,8 +170,15 @@ class Relative1D(NoPosition):
             return self.keys
         # Lay the keys out by displacement (rows, columns), resize that image, and read every offset
         # of the new grid at the displacement that most pairs of patches with this offset have.
-        by_displacement = self.keys[self._displacement_offsets()]
         old, new = ((2 * rows - 1, 2 * columns - 1) for rows, columns in (self.grid, grid))
+        by_displacement = self.keys[self._displacement_offsets()].unflatten(0, old)
+        # Between the patches of one row there is no displacement but 0, the middle one.
+        if new[0] == 1:
+            by_displacement = by_displacement[old[0] // 2, None]
+        if new[1] == 1:
+            by_displacement = by_displacement[:, old[1] // 2, None]
+        old = by_displacement.shape[0], by_displacement.shape[1]
+        by_displacement = by_displacement.flatten(0, 1)
         by_displacement = resize_table(by_displacement, old, new, interpolation=self.interpolation)
         return by_displacement[self._commonest_displacements(grid)]
 
