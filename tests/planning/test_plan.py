@@ -104,6 +104,29 @@ def test_an_accelerator_computes_norms_in_float32():
         assert (peaks[0] < peaks[1]) == more
 
 
+@pytest.mark.parametrize(
+    ("settings", "dtype"),
+    [
+        ({"hidden_dropout_prob": 0.1}, "float32"),
+        ({"attention_probs_dropout_prob": 0.1, "drop_path_rate": 0.1}, "bfloat16"),
+        ({"qk_norm": True}, "bfloat16"),
+        ({"pooling": "gap", "position_embedding": "sincos_2d"}, "bfloat16"),
+        ({"pooling": "gap", "position_embedding": "relative"}, "float16"),
+        ({"pooling": "gap", "position_embedding": "none"}, "bfloat16"),
+        ({"pooling": "none"}, "float32"),
+        ({"pooling": "none", "problem_type": "multi_label_classification"}, "bfloat16"),
+        ({"problem_type": "regression", "num_labels": 1}, "float32"),
+    ],
+)
+def test_every_variant_is_traced_with_checkpointing(settings, dtype):
+    """What is computed again is what was computed: nothing that an accelerator does is lost."""
+    size = {"image_size": 32, "patch_size": 8, "hidden_size": 64, "num_attention_heads": 4}
+    size |= {"num_hidden_layers": 1, "intermediate_size": 128}
+    config = VisionTransformerConfig(**size, **settings)
+    step = TrainingStep(dtype=dtype, gradient_checkpointing=True)
+    assert StepMemory(config, step).per_image.sum(1).max() > 3 * 32 * 32 * 4  # the image
+
+
 def test_bytes_sent():
     assert bytes_sent(1000, Parallel(), dtype="float32", num_batches=1) == 0
     assert bytes_sent(1000, Parallel(4), dtype="bfloat16", num_batches=3) == 2 * 0.75 * 4000

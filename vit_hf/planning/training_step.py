@@ -4,8 +4,9 @@
 Weights in float32, matrix products in the `dtype` that autocast casts to, PyTorch's optimizers.
 """
 
-import contextlib
 import gc
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -13,6 +14,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..modeling.configuration_vision_transformer import VisionTransformerConfig
+from ..modeling.losses import INDEX_LOSSES
 from .flops import MODELS
 from .tracing import AsOnAccelerator, MemoryTrace, tensors_of
 
@@ -88,12 +90,12 @@ def trace_step(
     """
     with torch.device("meta"):
         model: Any = MODELS[step.task](config).train()
+    as_on_device = AsOnAccelerator if step.on_accelerator else nullcontext
     if step.gradient_checkpointing:
-        enable_checkpointing(model)
-    as_on_device = AsOnAccelerator() if step.on_accelerator else contextlib.nullcontext()
+        enable_checkpointing(model, as_on_device)
     gc.collect()  # now, and not while memory is recorded
     trace = MemoryTrace()
-    with FakeTensorMode(allow_non_fake_inputs=True), as_on_device:
+    with FakeTensorMode(allow_non_fake_inputs=True), as_on_device():
         model.to_empty(device="cpu")
         weights = list(model.parameters())
         optimizer = OPTIMIZERS[step.optimizer](weights, on_accelerator=step.on_accelerator)
@@ -115,10 +117,16 @@ def trace_step(
     return trace, num_moved
 
 
-def enable_checkpointing(model):
-    """Has a model's layers compute their activations again; newer versions renamed it."""
+def enable_checkpointing(model, as_on_device: Callable[[], AbstractContextManager]):
+    """Has a model's layers compute their activations again; newer versions renamed it.
+
+    They are computed again within `as_on_device()`, as no mode of the forward pass reaches into the
+    backward pass: PyTorch takes a mode off for every function that the mode sees, `backward` too.
+    """
     newer = getattr(model, "activation_checkpointing_enable", None)
-    (newer or model.gradient_checkpointing_enable)()
+    (newer or model.gradient_checkpointing_enable)(
+        {"use_reentrant": False, "context_fn": lambda: (nullcontext(), as_on_device())}
+    )
 
 
 def take_first_step(optimizer: torch.optim.Optimizer, weights: list[torch.Tensor]):
@@ -137,10 +145,18 @@ def gradients_of(weights: list[torch.Tensor]) -> list[torch.Tensor]:
 def make_inputs(
     config: VisionTransformerConfig, task: TrainedTask, batch_size: int
 ) -> dict[str, torch.Tensor]:
-    """Returns what the model of a task takes: images, and labels or masks."""
+    """Returns what the model of a task takes: images, and labels or masks.
+
+    Labels are class indices, or where the loss takes none a number for each class; of every image,
+    or of every token where nothing is pooled.
+    """
     inputs = {"pixel_values": torch.empty(batch_size, config.num_channels, *config.image_hw)}
     if task == "image-classification":
-        return inputs | {"labels": torch.empty(batch_size, dtype=torch.long)}
+        num_tokens = config.num_prefix_tokens + config.num_patches
+        shape = (batch_size, num_tokens) if config.pooling == "none" else (batch_size,)
+        if (config.problem_type or config.classification_loss) in INDEX_LOSSES:
+            return inputs | {"labels": torch.empty(shape, dtype=torch.long)}
+        return inputs | {"labels": torch.empty(*shape, config.num_labels)}
     mask = torch.empty(batch_size, config.num_patches, dtype=torch.long)
     return inputs | {"bool_masked_pos": mask, "patch_replacement": mask.clone()}
 
