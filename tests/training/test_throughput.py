@@ -58,6 +58,17 @@ def test_each_log_starts_anew():
     assert slow["input_wait_share"] > 0.8 and fast["input_wait_share"] < 0.2
 
 
+def test_a_step_that_is_forgotten_before_it_ends_does_not_count():
+    meter = Throughput(device=CPU)
+    with meter.waiting():
+        pass
+    time.sleep(0.3)
+    meter.start_anew()  # as where a benchmark's warm-up ends
+    meter.step(num_images=0)
+    run_steps(meter, 1, waiting=0.1, computing=0.0)
+    assert meter.input_wait_share() > 0.8  # with the whole of the step before it, 0.25
+
+
 def test_a_loop_that_does_not_say_when_it_waits():
     meter = Throughput(device=CPU)
     time.sleep(0.1)

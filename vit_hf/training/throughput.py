@@ -39,13 +39,13 @@ class Throughput:
     ):
         self.model_flops_per_image, self.limit = model_flops_per_image, limit
         self.device, self.num_devices = device, num_devices
-        self.marked = time.perf_counter()  # until here the time is counted
         self.is_between_steps = True
         self.start_anew()
 
     def start_anew(self):
-        """Forgets what was measured."""
+        """Forgets what was measured, and of a step under way what was so far."""
         self.num_images, self.seconds, self.seconds_waited = 0, 0.0, 0.0
+        self.marked = time.perf_counter()  # until here the time is counted
 
     @contextlib.contextmanager
     def waiting(self):
