@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The average of the weights: what it is, and that it leaves the weights alone."""
+"""The average of the weights: what it is, that it leaves the weights alone, and what uses it."""
+
+from pathlib import Path
 
 import pytest
 import torch
@@ -57,3 +59,46 @@ def test_without_an_average_nothing_changes():
         assert torch.equal(model.weight, before)
     with averaged_weights(None):
         pass
+
+
+def test_the_best_average_is_loaded_with_the_best_weights(tmp_path, make_trainer):
+    trainer = make_trainer(
+        tmp_path,
+        ema_decay=0.9,
+        eval_strategy="steps",
+        eval_steps=2,
+        save_steps=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="loss",
+        learning_rate=0.05,
+        lr_scheduler_type="constant",
+    )
+    trainer.train()
+    best = Path(trainer.state.best_model_checkpoint)
+    assert best.name != "checkpoint-12"  # what is asked of this test
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(trainer.state.best_metric, rel=1e-6)
+    saved = torch.load(best / "optimizer.pt")["state"]
+    for name, weight in trainer.exportable_model().named_parameters():
+        assert torch.equal(weight, saved[name][AVERAGE]), name
+
+
+def test_the_best_average_cannot_be_loaded_where_weights_alone_are_saved(tmp_path, make_trainer):
+    flags = {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 3}
+    with pytest.raises(ValueError, match=r"got ema_decay=0.9 with .*; leave save_only_model out"):
+        make_trainer(tmp_path, ema_decay=0.9, save_only_model=True, **flags)
+
+
+def test_a_run_that_goes_on_without_an_average_has_none(tmp_path, make_trainer):
+    make_trainer(tmp_path, ema_decay=0.9, max_steps=3).train()
+    trainer = make_trainer(tmp_path, max_steps=5)
+    trainer.train(resume_from_checkpoint="last")
+    exported = trainer.exportable_model().state_dict()
+    for name, weight in trainer.model.state_dict().items():
+        assert torch.equal(exported[name], weight), name
+
+
+def test_predictions_are_those_of_what_is_evaluated(tmp_path, make_trainer):
+    trainer = make_trainer(tmp_path, ema_decay=0.9, max_steps=4)
+    trainer.train()
+    predicted = trainer.predict(trainer.eval_dataset).metrics["test_loss"]
+    assert predicted == trainer.evaluate()["eval_loss"]

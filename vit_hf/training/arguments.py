@@ -143,6 +143,11 @@ class VisionTransformerTrainingArguments(TrainingArguments):
         ):
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"got {name}={getattr(self, name)}, allowed: {low:g} to {high:g}")
+        if self.ema_decay and self.load_best_model_at_end and self.save_only_model:
+            raise ValueError(
+                f"got ema_decay={self.ema_decay} with load_best_model_at_end and save_only_model: "
+                "the best average lies beside the optimizer's state; leave save_only_model out"
+            )
         if self.total_train_batch_size is not None:
             self.gradient_accumulation_steps = accumulation_steps(
                 self.total_train_batch_size,

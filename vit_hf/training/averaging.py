@@ -7,8 +7,14 @@ resumed and sharded with it.
 
 import contextlib
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
+from transformers import Trainer
+from transformers.trainer import OPTIMIZER_NAME
+
+from .sharding import load_optimizer
 
 AVERAGE = "average"  # the key in the optimizer's state of a parameter
 
@@ -72,3 +78,45 @@ def averaged_weights(optimizer: torch.optim.Optimizer | None):
         with torch.no_grad():
             for parameter, weight in kept:
                 parameter.copy_(weight)
+
+
+def forget_average(optimizer: torch.optim.Optimizer) -> None:
+    """Leaves the weights alone, as if they had never been averaged."""
+    for values in optimizer.state.values():
+        values.pop(AVERAGE, None)
+
+
+class AveragingTrainer(Trainer):
+    """A `Trainer` that evaluates, predicts with and keeps the average, where `ema_decay` asks for
+    one; else there is none, whatever a checkpoint held.
+    """
+
+    args: Any
+    optimizer: Any
+    model_wrapped: Any
+
+    def averaging(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+        """Returns a new optimizer, which averages the weights where it is asked for."""
+        if self.args.ema_decay:
+            keep_average(optimizer, self.args.ema_decay, lambda: self.state.global_step)
+        return optimizer
+
+    def averaged_weights(self):
+        """A context in which the model has its averaged weights, where there is an average."""
+        return averaged_weights(self.optimizer)
+
+    def evaluation_loop(self, *args, **kwargs):
+        """Evaluates, or predicts, with the averaged weights where there are any."""
+        with self.averaged_weights():
+            return super().evaluation_loop(*args, **kwargs)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None):
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if not self.args.ema_decay:
+            forget_average(self.optimizer)
+
+    def _load_best_model(self):
+        super()._load_best_model()
+        if self.args.ema_decay:  # the average is what was the best
+            path = Path(str(self.state.best_model_checkpoint)) / OPTIMIZER_NAME
+            load_optimizer(self.optimizer, self.model_wrapped, path)

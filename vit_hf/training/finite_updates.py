@@ -17,8 +17,8 @@ from typing import Any, cast
 import torch
 from accelerate.utils import DistributedType
 from torch import nn
-from transformers import Trainer
 
+from .averaging import AveragingTrainer
 from .checkpoints import find_checkpoint
 from .divergence import NonFiniteLoss, first_bad_module
 from .drop_path_schedule import DropPathSchedule
@@ -111,7 +111,7 @@ def whole(norm: Any, device: torch.device) -> torch.Tensor:
     return torch.as_tensor(norm if parts is None else parts(), device=device)
 
 
-class FiniteUpdatesTrainer(Trainer):
+class FiniteUpdatesTrainer(AveragingTrainer):
     """A `Trainer` that ends where a loss or the gradient's norm is not finite, before the weights
     change. Whoever makes a pass puts it into `passes`, and empties them for the next update.
     """
@@ -205,6 +205,11 @@ class FiniteUpdatesTrainer(Trainer):
     def _run_epoch(self, *args, **kwargs):
         super()._run_epoch(*args, **kwargs)
         self.end_if_not_finite()
+
+    def averaged_weights(self):
+        """A context, see `AveragingTrainer`; before it, while the model has its own weights."""
+        self.end_if_not_finite()
+        return super().averaged_weights()
 
     def _save_checkpoint(self, *args, **kwargs):
         self.end_if_not_finite()

@@ -31,7 +31,6 @@ from ..modeling.filled_in import filled_in
 from ..modeling.freed_memory import keep_freed_memory
 from ..planning import training_flops
 from .arguments import VisionTransformerTrainingArguments
-from .averaging import averaged_weights, keep_average
 from .bad_images import BadImages
 from .checkpoints import STAGING, CheckpointingTrainer, find_checkpoint, read_places
 from .drop_path_schedule import DropPathSchedule
@@ -264,9 +263,7 @@ class VisionTransformerTrainer(FiniteUpdatesTrainer, CheckpointingTrainer):
                 weight_decay=args.weight_decay,
                 layer_decay=args.layer_decay,
             )
-            self.optimizer = optimizer_class(groups, **options)
-            if args.ema_decay:
-                keep_average(self.optimizer, args.ema_decay, lambda: self.state.global_step)
+            self.optimizer = self.averaging(optimizer_class(groups, **options))
         return self.optimizer
 
     def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
@@ -328,16 +325,6 @@ class VisionTransformerTrainer(FiniteUpdatesTrainer, CheckpointingTrainer):
         if "loss" in logs and self.throughput is not None:
             logs = {**logs, **self.throughput.log_entries()}
         super().log(logs, start_time)
-
-    def evaluate(self, *args, **kwargs):
-        """Evaluates the averaged weights where there is an average, else the weights."""
-        with self.averaged_weights():
-            return super().evaluate(*args, **kwargs)
-
-    def averaged_weights(self):
-        """A context in which the model has its averaged weights, where there is an average."""
-        self.end_if_not_finite()  # while the model has its own weights
-        return averaged_weights(self.optimizer)
 
     # Checkpoints
 
