@@ -116,3 +116,25 @@ def test_the_loss_reaches_every_parameter(tmp_path, settings, task):
 def test_shares_outside_0_to_1_are_refused(tmp_path, name):
     with pytest.raises(ValueError, match=rf"got {name}=1.5, allowed: 0 to 1"):
         VisionTransformerTrainingArguments(output_dir=str(tmp_path), **{name: 1.5})
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"bf16_full_eval": True}, r"got bf16_full_eval=True, allowed: none; .*--bf16 evaluates"),
+        ({"fp16_full_eval": True}, r"got fp16_full_eval=True, allowed: none; .*--fp16 evaluates"),
+        ({"label_smoothing_factor": 0.1}, r"got label_smoothing_factor=0.1.*--label_smoothing"),
+        ({"total_train_batch_size": 0}, r"got total_train_batch_size=0, allowed: at least 1"),
+        ({"total_train_batch_size": -8}, r"got total_train_batch_size=-8, allowed: at least 1"),
+        ({"per_device_train_batch_size": 0}, r"got per_device_train_batch_size=0, allowed: at le"),
+        ({"ema_decay": -1.0}, r"got ema_decay=-1.0, allowed: 0 to 1"),
+        (
+            {"auto_find_batch_size": True, "total_train_batch_size": 8},
+            r"got auto_find_batch_size with total_train_batch_size",
+        ),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_done_is_refused(tmp_path, flags, message):
+    with pytest.raises(ValueError, match=message):
+        VisionTransformerTrainingArguments(output_dir=str(tmp_path), **flags)

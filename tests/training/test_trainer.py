@@ -123,3 +123,27 @@ def test_training_on_a_cpu_keeps_freed_memory(make_trainer, tmp_path, monkeypatc
     assert calls == []
     run.train()
     assert calls == [True]
+
+
+def test_a_batch_that_is_too_large_is_made_smaller_where_that_is_asked_for(tmp_path, make_trainer):
+    trainer = make_trainer(
+        tmp_path, auto_find_batch_size=True, per_device_train_batch_size=8, max_steps=2
+    )
+    forward, sizes = trainer.model.forward, []
+
+    def forward_of_few(pixel_values, **inputs):
+        sizes.append(len(pixel_values))
+        if len(pixel_values) > 6:
+            raise RuntimeError("CUDA out of memory. Tried to allocate all there is.")
+        return forward(pixel_values, **inputs)
+
+    trainer.model.forward = forward_of_few
+    trainer.train()
+    assert sizes == [8, 7, 6, 6] and trainer.state.global_step == 2
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_another_order_than_a_random_one_is_refused(tmp_path, make_trainer, streaming):
+    flags = {"train_sampling_strategy": "sequential", "streaming": streaming}
+    with pytest.raises(ValueError, match=r"got train_sampling_strategy='sequential', allowed"):
+        make_trainer(tmp_path, **flags).train()

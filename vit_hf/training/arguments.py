@@ -20,6 +20,13 @@ from .float8 import check_float8
 logger = logging.get_logger(__name__)
 
 MAX_DEFAULT_BATCH_SIZE = 128  # images a device takes at once, where nobody says
+# transformers' flags that would change what the package answers for, and what to do instead.
+REFUSED = {
+    "bf16_full_eval": "it rounds the weights that are exported; --bf16 evaluates in bfloat16 too",
+    "fp16_full_eval": "it rounds the weights that are exported; --fp16 evaluates in float16 too",
+    "label_smoothing_factor": "it replaces the model's own loss; give --label_smoothing, in Python "
+    "BatchAugmentation(label_smoothing=...)",
+}
 
 
 @dataclass
@@ -46,6 +53,13 @@ class VisionTransformerTrainingArguments(TrainingArguments):
             "help": "The encoder's dense layers multiply in 8-bit floats (torchao), the rest in "
             "bfloat16; for Ada, Hopper and newer GPUs, with --torch_compile. Also what `accelerate "
             "launch --mixed_precision fp8` asks for."
+        },
+    )
+    dataloader_drop_last: bool = field(
+        default=False,
+        metadata={
+            "help": "Of what is evaluated, and of a dataset of your own. Training on images leaves "
+            "out what fills no update of an epoch, with or without it."
         },
     )
     ddp_find_unused_parameters: bool | None = field(
@@ -132,9 +146,22 @@ class VisionTransformerTrainingArguments(TrainingArguments):
                 launched is None and not self.use_cpu and has_bfloat16()
             )
         self.bf16 = bool(self.bf16)
+        self.refuse()
         super().__post_init__()
         if is_full_precision:
             self.mixed_precision = "no"  # whatever the launcher says
+        if self.total_train_batch_size is not None:
+            self.gradient_accumulation_steps = accumulation_steps(
+                self.total_train_batch_size,
+                batch_size=self.per_device_train_batch_size,
+                num_devices=self.world_size,
+            )
+
+    def refuse(self):
+        """Raises `ValueError` for what is out of range, and for what cannot be done."""
+        for name, do in REFUSED.items():
+            if getattr(self, name):
+                raise ValueError(f"got {name}={getattr(self, name)}, allowed: none; {do}")
         for name, low, high in (
             ("ema_decay", 0.0, 1.0),
             ("layer_decay", 0.0, 1.0),
@@ -148,11 +175,13 @@ class VisionTransformerTrainingArguments(TrainingArguments):
                 f"got ema_decay={self.ema_decay} with load_best_model_at_end and save_only_model: "
                 "the best average lies beside the optimizer's state; leave save_only_model out"
             )
-        if self.total_train_batch_size is not None:
-            self.gradient_accumulation_steps = accumulation_steps(
-                self.total_train_batch_size,
-                batch_size=self.per_device_train_batch_size,
-                num_devices=self.world_size,
+        for name in ("per_device_train_batch_size", "total_train_batch_size"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"got {name}={getattr(self, name)}, allowed: at least 1")
+        if self.auto_find_batch_size and self.total_train_batch_size is not None:
+            raise ValueError(
+                "got auto_find_batch_size with total_train_batch_size, which would no longer be "
+                "made up; leave one of them out"
             )
 
 

@@ -125,6 +125,11 @@ class VisionTransformerTrainer(FiniteUpdatesTrainer, CheckpointingTrainer):
             raise ValueError("got no train_dataset; give the trainer one to train on")
         if not callable(dataset) and not isinstance(dataset, ImageDataset):
             return super().get_train_dataloader()  # someone's own: as transformers would
+        if args.train_sampling_strategy != "random":
+            raise ValueError(
+                f"got train_sampling_strategy={args.train_sampling_strategy!r}, allowed for images "
+                "and streams: random"
+            )
         deal = {"rank": args.process_index, "num_processes": args.world_size}
         if callable(dataset):
             if args.max_steps <= 0:
@@ -134,14 +139,14 @@ class VisionTransformerTrainer(FiniteUpdatesTrainer, CheckpointingTrainer):
             num_batches = args.max_steps * args.gradient_accumulation_steps
             batches = StreamBatches(num_batches, **deal)
             dataset = dataset(
-                batch_size=args.per_device_train_batch_size,
+                batch_size=self._train_batch_size,
                 num_lanes=args.world_size * max(1, args.dataloader_num_workers),
                 places=self.places,
             )
         else:
             batches = EpochBatches(
                 len(dataset),
-                batch_size=args.per_device_train_batch_size,
+                batch_size=self._train_batch_size,
                 accumulation=args.gradient_accumulation_steps,
                 seed=args.seed if args.data_seed is None else args.data_seed,
                 **deal,
