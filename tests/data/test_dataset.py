@@ -4,11 +4,13 @@
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset, Features, Image
 
 from vit_hf.data.collation import ImageCollator
 from vit_hf.data.dataset import MAX_SUBSTITUTES, ImageDataset
 from vit_hf.data.decoding import UndecodableImage
 from vit_hf.data.draws import Draw
+from vit_hf.data.fingerprint import fingerprint
 from vit_hf.data.mixing import BatchAugmentation
 from vit_hf.data.transforms import ImageTransform
 
@@ -68,3 +70,17 @@ def test_augmentation_is_decided_for_training_alone(image_rows):
     first, again = (collate([dataset[Draw(i, (i,))] for i in range(4)]) for _ in range(2))
     for name, tensor in first["augmentation"].items():
         assert torch.equal(tensor, again["augmentation"][name])
+
+
+def test_the_fingerprint_of_rows_of_which_some_have_no_image(image_rows, tmp_path):
+    images = [row["image"] for row in image_rows(4)]
+    (tmp_path / "0.png").write_bytes(images[0]["bytes"])
+    missing = {"bytes": None, "path": str(tmp_path / "gone.png")}
+    there = {"bytes": None, "path": str(tmp_path / "0.png")}
+    found = [
+        fingerprint(
+            Dataset.from_dict({"image": rows}, features=Features({"image": Image(decode=False)}))
+        )
+        for rows in (images, [there, *images[1:]], [missing, *images[1:]], [None, *images[1:]])
+    ]
+    assert found[0] == found[1] != found[2] == found[3]

@@ -3,7 +3,10 @@
 
 import json
 
+import datasets
 import pytest
+from datasets import ClassLabel, Dataset, Features
+from datasets import Image as ImageColumn
 from PIL import Image
 from transformers import AutoModelForImageClassification, pipeline
 
@@ -183,6 +186,38 @@ def test_an_unreadable_test_image_is_wrong_and_has_no_loss(images, pretrained, t
     expected, found = results_of(tmp_path / "out"), results_of(tmp_path / "evaluated")
     assert metric(found, "accuracy") == metric(expected, "accuracy") <= 59 / 60
     assert metric(found, "loss") == pytest.approx(metric(expected, "loss"), rel=1e-5)
+
+
+def test_rows_without_an_image_do_not_cost_the_training(
+    encoded_image, pretrained, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    images = [{"bytes": encoded_image(index), "path": None} for index in range(40)]
+    images[0] = None
+    features = Features({"image": ImageColumn(decode=False), "label": ClassLabel(names=["a", "b"])})
+    rows = Dataset.from_dict({"image": images, "label": [0, 1] * 20}, features=features)
+    (tmp_path / "rows").mkdir()
+    rows.to_parquet(tmp_path / "rows" / "train.parquet")
+    words = ["--model_name_or_path", pretrained, "--dataset_name", tmp_path / "rows"]
+    words += ["--max_steps", 1, "--max_bad_fraction", 0.5, "--output_dir", tmp_path / "out"]
+    assert run("finetune", *words, *STEPS) == 0
+    assert len(results_of(tmp_path / "out")["dataset"]["fingerprint"]) == 16
+
+
+def test_what_was_trained_is_exported_whatever_becomes_of_its_evaluation(
+    images, pretrained, tmp_path, monkeypatch
+):
+    def fail(*args):
+        raise OSError("no images left to measure on")
+
+    words = ["--model_name_or_path", pretrained, "--dataset_name", images, "--max_steps", 1]
+    words += ["--output_dir", tmp_path, *STEPS]
+    assert run("finetune", *words) == 0
+    (tmp_path / "model.safetensors").unlink()
+    monkeypatch.setattr("vit_hf.experiment.finetuning.evaluate_splits", fail)
+    assert run("finetune", *words) == 2
+    assert AutoModelForImageClassification.from_pretrained(tmp_path).config.num_labels == 2
+    assert not (tmp_path / "results.json").exists()  # the earlier run's, of other weights
 
 
 @pytest.mark.parametrize(

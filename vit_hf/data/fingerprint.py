@@ -5,7 +5,10 @@ import hashlib
 
 from datasets import Dataset
 
+from .decoding import UndecodableImage, read_stored
+
 NUM_SAMPLES = 256  # images whose bytes count; all labels do
+NO_IMAGE = b"no image"  # in the place of the bytes of what is not there
 
 
 def fingerprint(rows) -> str | None:
@@ -21,9 +24,13 @@ def fingerprint(rows) -> str | None:
         digest.update(str(rows["label"][:]).encode())
     step = max(1, len(rows) // NUM_SAMPLES)
     for image in rows.select(range(0, len(rows), step))["image"]:
-        data = image["bytes"]
-        if data is None:
-            with open(image["path"], "rb") as file:
-                data = file.read()
-        digest.update(data)
+        digest.update(bytes_of(image))
     return digest.hexdigest()[:16]
+
+
+def bytes_of(image) -> bytes:
+    """Returns the bytes of a row's image; a marker where it has none, or its file is missing."""
+    try:
+        return read_stored(image) or NO_IMAGE
+    except UndecodableImage:
+        return NO_IMAGE

@@ -97,13 +97,27 @@ def metrics_of(found: dict[str, float], config, *, split: str, num_images: int) 
 
 
 def train(trainer: VisionTransformerTrainer, dataset_name: str | None) -> None:
-    """Trains, from the checkpoint that the flags ask for; says what begins, and which that is."""
+    """Trains, from the checkpoint that the flags ask for, and exports at once what came of it.
+
+    Says what begins, and from which checkpoint. The results of an earlier run, which tell of other
+    weights, go.
+    """
     training = trainer.args
     say_what_begins(trainer, dataset_name)
     checkpoint = find_checkpoint(training.resume_from_checkpoint, training.output_dir)
     if checkpoint is not None:
         say(f"resuming from {checkpoint}", training)
     trainer.train(resume_from_checkpoint=checkpoint)
+    model = trainer.exportable_model()  # on every process: it may have to be gathered
+    if training.should_save:
+        (Path(training.output_dir) / RESULTS).unlink(missing_ok=True)
+        export(trainer, model)
+
+
+def export(trainer: VisionTransformerTrainer, model) -> None:
+    """Exports a model of the trainer, with its image processor, to the run's folder."""
+    processor: Any = trainer.processing_class
+    export_checkpoint(model, Path(trainer.args.output_dir), image_processor=processor)
 
 
 def phase_of(trainer: VisionTransformerTrainer, name: str) -> dict[str, Any]:
@@ -120,24 +134,21 @@ def phase_of(trainer: VisionTransformerTrainer, name: str) -> dict[str, Any]:
 
 
 def finish(trainer: VisionTransformerTrainer, run: Run, *, recipe: dict | None) -> Run:
-    """Exports the model with its results and card to the run's folder, pushes it if asked to, and
-    closes the trainer.
+    """Writes the results and the card beside the model, pushes it if asked to, and closes the
+    trainer.
 
     Returns:
         The account of the run.
     """
-    model = trainer.exportable_model()  # on every process: it may have to be gathered
     if trainer.args.should_save:
-        write_out(trainer, model, run, recipe=recipe)
+        write_out(trainer, run, recipe=recipe)
     trainer.close()
     return run
 
 
-def write_out(trainer: VisionTransformerTrainer, model, run: Run, *, recipe: dict | None) -> None:
-    """Writes a run's folder, and pushes it if asked to."""
+def write_out(trainer: VisionTransformerTrainer, run: Run, *, recipe: dict | None) -> None:
+    """Writes the account of a run to its folder, and pushes that if asked to."""
     training, folder = trainer.args, Path(trainer.args.output_dir)
-    processor: Any = trainer.processing_class
-    export_checkpoint(model, folder, image_processor=processor)
     write_runs([run], folder / RESULTS)
     if recipe is not None:
         write_json(recipe, folder / "recipe.json")
@@ -178,11 +189,9 @@ class PushCheckpoints(TrainerCallback):
         """Exports the model as it is and pushes it."""
         model = self.trainer.exportable_model()
         if args.should_save:
-            folder = Path(args.output_dir)
             with contextlib.suppress(OSError):  # a full disk is the checkpoint's matter
-                processor: Any = self.trainer.processing_class
-                export_checkpoint(model, folder, image_processor=processor)
-            say(push_folder(folder, args).message, args)
+                export(self.trainer, model)
+            say(push_folder(Path(args.output_dir), args).message, args)
 
 
 def say(words: str, training) -> None:
