@@ -2,6 +2,7 @@
 """`vit-hf pretrain`, `finetune` and `evaluate` as a user runs them, in miniature."""
 
 import json
+import re
 
 import datasets
 import pytest
@@ -112,10 +113,11 @@ def test_a_recipe_is_told_with_what_was_changed_of_it(images, pretrained, tmp_pa
 
 
 def test_unlabelled_images_are_all_trained_on_unless_some_are_held_out(tmp_path, capsys):
+    (tmp_path / "images").mkdir()
     for index in range(12):
-        Image.new("RGB", (16, 16), (20 * index, 0, 0)).save(tmp_path / f"{index}.png")
+        Image.new("RGB", (16, 16), (20 * index, 0, 0)).save(tmp_path / "images" / f"{index}.png")
     words = ["--task", "masked-patch-prediction", "--settings", *TINY, "--image_size", 16]
-    words += ["--dataset_name", tmp_path, "--max_steps", 1, *STEPS]
+    words += ["--dataset_name", tmp_path / "images", "--max_steps", 1, *STEPS]
     assert run("pretrain", *words, "--output_dir", tmp_path / "all") == 0
     assert "no images were held out" in capsys.readouterr().out
     words += ["--validation_fraction", 0.25, "--output_dir", tmp_path / "some"]
@@ -239,8 +241,6 @@ def test_what_was_trained_is_exported_whatever_becomes_of_its_evaluation(
     ],
 )
 def test_mistakes_are_said(words, expected, capsys, tmp_path):
-    import re
-
     place = [] if words[0] == "evaluate" else ["--output_dir", str(tmp_path), "--use_cpu"]
     try:
         status = main([*words, *place])
@@ -277,3 +277,30 @@ def test_what_lies_in_the_folder_is_said_and_a_card_by_hand_is_kept(
     assert run("finetune", *words) == 0
     assert f"{tmp_path} holds an earlier run, which this one replaces" in capsys.readouterr().out
     assert "Rendered by vit_hf" in (tmp_path / "README.md").read_text()
+
+
+def test_checkpoints_of_two_runs_are_not_mixed(images, pretrained, capsys, tmp_path):
+    words = ["--model_name_or_path", pretrained, "--dataset_name", images, *STEPS]
+    words += ["--output_dir", tmp_path, "--save_strategy", "steps", "--save_steps", 1]
+    assert run("finetune", *words, "--max_steps", 3) == 0
+    before = (tmp_path / "model.safetensors").read_bytes()
+    capsys.readouterr()
+    for further, expected in [
+        (["--max_steps", 2], r"holds checkpoints.* checkpoint-3; .*--resume_from_checkpoint last"),
+        (["--max_steps", 2, "--resume_from_checkpoint", "last"], "of step 3 .*in a run of 2 steps"),
+        (["--num_train_epochs", 0.2, "--resume_from_checkpoint", "last"], "in a run of 2 steps"),
+    ]:
+        assert run("finetune", *words, *further) == 2
+        assert re.search(expected, capsys.readouterr().err)
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+    assert results_of(tmp_path)["phases"][0]["steps"] == 3
+    assert run("finetune", *words, "--max_steps", 4, "--resume_from_checkpoint", "last") == 0
+
+
+def test_what_a_run_starts_from_is_not_written_to(images, pretrained, capsys, tmp_path):
+    words = ["--model_name_or_path", pretrained, "--dataset_name", images, *STEPS]
+    assert run("finetune", *words, "--output_dir", pretrained) == 2
+    assert "which would be overwritten; give another" in capsys.readouterr().err
+    for folder in (images, images / "red" / "out"):
+        assert run("finetune", *words, "--output_dir", folder) == 2
+        assert "to which it would belong; give a folder outside" in capsys.readouterr().err

@@ -12,7 +12,15 @@ from .arguments import ModelArguments, TrainingDataArguments
 from .inputs import class_names, make_inputs, open_images
 from .models import make_image_processor, make_model
 from .results import DIGITS, account, is_hub_id
-from .running import evaluate_splits, finish, make_trainer, phase_of, recipe_of, train
+from .running import (
+    check_output_dir,
+    evaluate_splits,
+    finish,
+    make_trainer,
+    phase_of,
+    recipe_of,
+    train,
+)
 
 
 def finetune(
@@ -36,6 +44,7 @@ def finetune(
         The account of the run, which `results.json` holds.
     """
     started = time.perf_counter()
+    check_output_dir(model_arguments, data, training)
     images = open_images(data, require_labels=True) if images is None else images
     set_seed(training.seed)
     model: Any = make_model(model_arguments, task="image-classification", names=class_names(images))

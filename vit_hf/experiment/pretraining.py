@@ -16,7 +16,15 @@ from .arguments import ModelArguments, TaskArguments, TrainingDataArguments
 from .inputs import class_names, make_inputs, open_images
 from .models import make_image_processor, make_model
 from .results import DIGITS, account
-from .running import evaluate_splits, finish, make_trainer, phase_of, recipe_of, train
+from .running import (
+    check_output_dir,
+    evaluate_splits,
+    finish,
+    make_trainer,
+    phase_of,
+    recipe_of,
+    train,
+)
 
 
 def pretrain(
@@ -31,6 +39,7 @@ def pretrain(
         The account of the run, which `results.json` holds.
     """
     started = time.perf_counter()
+    check_output_dir(model_arguments, data, training)
     masked = task.task == "masked-patch-prediction"
     images = open_images(data, require_labels=not masked or task.few_shot_steps > 0)
     names = None if masked else class_names(images)

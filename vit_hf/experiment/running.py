@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
 
 from ..evaluation import StreamingAccuracy, TopClassesAndLosses
 from ..hub import export_checkpoint, push_or_keep
@@ -15,7 +16,7 @@ from ..hub.results import Metric, Run, write_runs
 from ..recipes import get
 from ..training import VisionTransformerTrainer, VisionTransformerTrainingArguments
 from ..training.checkpoints import find_checkpoint
-from .arguments import ModelArguments, parse_settings
+from .arguments import DataArguments, ModelArguments, parse_settings
 from .inputs import Inputs
 from .results import DIGITS, measured, table_of, write_json
 
@@ -23,6 +24,34 @@ RESULTS = "results.json"
 UNSAID = {"max_steps": -1, "train_fraction": 1.0}  # what a recipe has where it does not say
 # Of a recipe, what says nothing of a run: what a sweep holds out, and how a batch is made up.
 NOT_OF_A_RUN = ("validation_fraction", "per_device_train_batch_size")
+
+
+def check_output_dir(
+    model: ModelArguments, data: DataArguments, training: VisionTransformerTrainingArguments
+) -> None:
+    """Raises a `ValueError` for an `output_dir` in which a run would overwrite the checkpoint that
+    it starts from, add pictures to its own dataset, or leave its checkpoints among another run's.
+    """
+    folder = Path(training.output_dir).resolve()
+    source = Path(model.model_name_or_path or "").expanduser().resolve()
+    if model.model_name_or_path and folder in (source, source.parent):
+        raise ValueError(
+            f"got --output_dir {training.output_dir}, where the checkpoint "
+            f"{model.model_name_or_path} lies, which would be overwritten; give another"
+        )
+    images = Path(data.dataset_name or "").expanduser()
+    if data.dataset_name and images.is_dir() and folder.is_relative_to(images.resolve()):
+        raise ValueError(
+            f"got --output_dir {training.output_dir} within the images of --dataset_name "
+            f"{data.dataset_name}, to which it would belong; give a folder outside"
+        )
+    newest = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    if newest and not training.resume_from_checkpoint:
+        raise ValueError(
+            f"got --output_dir {training.output_dir}, which holds checkpoints of an earlier run, "
+            f"the last of them {Path(newest).name}; go on with --resume_from_checkpoint last, give "
+            "another --output_dir, or remove them"
+        )
 
 
 def make_trainer(
@@ -101,6 +130,9 @@ def train(trainer: VisionTransformerTrainer, dataset_name: str | None) -> None:
 
     Says what begins, and from which checkpoint. The results of an earlier run, which tell of other
     weights, go.
+
+    Raises:
+        ValueError: for a checkpoint that is further than this run would go.
     """
     training = trainer.args
     say_what_begins(trainer, dataset_name)
@@ -108,6 +140,13 @@ def train(trainer: VisionTransformerTrainer, dataset_name: str | None) -> None:
     if checkpoint is not None:
         say(f"resuming from {checkpoint}", training)
     trainer.train(resume_from_checkpoint=checkpoint)
+    state = trainer.state
+    if state.global_step > state.max_steps:  # nothing was trained
+        raise ValueError(
+            f"got {checkpoint} of step {state.global_step} to resume from, in a run of "
+            f"{state.max_steps} steps; give more --max_steps or --num_train_epochs, an earlier "
+            "checkpoint, or another --output_dir for a run of its own"
+        )
     model = trainer.exportable_model()  # on every process: it may have to be gathered
     if training.should_save:
         (Path(training.output_dir) / RESULTS).unlink(missing_ok=True)
