@@ -6,6 +6,7 @@ import pytest
 from vit_hf.cli import finetune, parse, pretrain
 from vit_hf.cli.recipe_defaults import recipe_defaults
 from vit_hf.experiment.models import settings_of
+from vit_hf.experiment.running import recipe_of
 from vit_hf.recipes import get, names
 
 
@@ -46,12 +47,38 @@ def test_a_flag_overrides(tmp_path):
     assert training.gradient_accumulation_steps == 8 and training.max_grad_norm == 1.0
 
 
+@pytest.mark.parametrize("form", ["--{} {}", "--{}={}"])
+@pytest.mark.parametrize("between", ["_", "-"])
+def test_a_flag_overrides_however_it_is_spelled(form, between, tmp_path):
+    def given(name, value):
+        return form.format(name.replace("_", between), value).split()
+
+    words = [*given("recipe", "vit-b16-imagenet"), *given("output_dir", tmp_path)]
+    training = parsed(pretrain, *words, *given("gradient_accumulation_steps", 3))[-1]
+    assert training.gradient_accumulation_steps == 3 and training.total_train_batch_size is None
+    training = parsed(pretrain, *words, *given("total_train_batch_size", 64))[-1]
+    assert training.per_device_train_batch_size == training.total_train_batch_size == 64
+
+
+def test_epochs_replace_a_recipes_steps(tmp_path):
+    words = ["--recipe", "vit-finetune-cifar10", "--output_dir", tmp_path]
+    model, data, _, training = parsed(finetune, *words, "--num_train_epochs", 1)
+    assert training.max_steps == -1 and training.num_train_epochs == 1
+    assert recipe_of(training, model, data)["changed"] == {"num_train_epochs": 1.0}
+
+
+def test_of_two_recipes_the_last_counts(tmp_path):
+    words = ["--recipe", "vit-finetune-cifar10", "--recipe", "vit-finetune-vtab"]
+    model, *_, training = parsed(finetune, *words, "--output_dir", tmp_path)
+    assert model.recipe == "vit-finetune-vtab" and training.max_steps == 2500
+
+
 def test_the_effective_batch_is_kept_on_more_devices(monkeypatch):
-    words = ["--recipe", "vit-b16-jft300m"]
+    given = {"recipe": "vit-b16-jft300m"}
     found = {}
     for devices in (1, 8, 256):
         monkeypatch.setenv("WORLD_SIZE", str(devices))
-        found[devices] = recipe_defaults(words, task="pretrain")["per_device_train_batch_size"]
+        found[devices] = recipe_defaults(given, task="pretrain")["per_device_train_batch_size"]
     assert found == {1: 128, 8: 128, 256: 16}
 
 
@@ -67,7 +94,21 @@ def test_without_a_sweep_nothing_is_held_out(tmp_path):
     words = ["--recipe", "vit-finetune-cifar10", "--output_dir", tmp_path]
     assert parsed(finetune, *words)[1].validation_fraction == 0
     assert parsed(finetune, *words, "--sweep")[1].validation_fraction == 0.02
+    assert parsed(finetune, *words, "--sweep=True")[1].validation_fraction == 0.02
+    assert parsed(finetune, *words, "--sweep", "False")[1].validation_fraction == 0
+
+
+def test_what_is_held_out_and_another_batch_are_told(tmp_path):
+    def changed(*words):
+        words = ["--recipe", "vit-finetune-cifar10", "--output_dir", tmp_path, *words]
+        model, data, _, training = parsed(finetune, *words)
+        return recipe_of(training, model, data)["changed"]
+
+    assert changed() == changed("--sweep") == changed("--per_device_train_batch_size", 64) == {}
+    assert changed("--validation_fraction", 0.1) == {"validation_fraction": 0.1}
+    batch = ["--gradient_accumulation_steps", 3, "--per_device_train_batch_size", 16]
+    assert changed(*batch) == {"total_train_batch_size": 48}
 
 
 def test_without_a_recipe_nothing_changes():
-    assert recipe_defaults(["--learning_rate", "1"], task="finetune") == {}
+    assert recipe_defaults({"learning_rate": 1.0}, task="finetune") == {}

@@ -5,7 +5,7 @@ A verb's file holds a dataclass `Arguments`, whose fields are the flags, and `ru
 imports what it needs: reading `--help` loads no torch. A field that is not given to the dataclass's
 constructor, `field(init=False, metadata={"word": nargs, "help": ...})`, is a word without a flag. A
 verb that trains has `argument_classes()` in the place of `Arguments`, as transformers' own are
-among them, and `run` takes one of each; `defaults(words)` are the flags' defaults.
+among them, and `run` takes one of each; `defaults(given)` are the flags' defaults, of those given.
 """
 
 import argparse
@@ -15,6 +15,10 @@ import importlib
 import os
 import re
 import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import HfArgumentParser
 
 VERBS = {
     "quickstart": "the whole life of a ViT on real images, in minutes on a CPU",
@@ -90,25 +94,9 @@ def parse(verb, words: list[str]) -> list:
         SystemExit: after `--help`, and for a flag or value that is not allowed, with the nearest
             that is.
     """
-    from transformers import HfArgumentParser
-
-    classes = verb.argument_classes() if hasattr(verb, "argument_classes") else [verb.Arguments]
-    parser = HfArgumentParser(
-        classes,
-        prog=f"vit-hf {words[0]}",
-        description=verb.__doc__,
-        allow_abbrev=False,
-        formatter_class=HelpWithDefaults,
-        usage=None if len(classes) == 1 else "%(prog)s [--flag value ...]",
-    )
-    parser.error = lambda message: sys.exit(fail(f"{parser.prog}: {with_nearest(message)}"))
-    positionals = [
-        item for group in classes for item in dataclasses.fields(group) if "word" in item.metadata
-    ]
-    for item in positionals:
-        parser.add_argument(item.name, help=item.metadata["help"], nargs=item.metadata["word"])
+    parser = make_parser(verb, words[0])
     if hasattr(verb, "defaults"):
-        parser.set_defaults(**verb.defaults(words[1:]))
+        parser.set_defaults(**verb.defaults(given_flags(verb, words)))
     *arguments, unknown = parser.parse_args_into_dataclasses(
         words[1:], return_remaining_strings=True, look_for_args_file=False
     )
@@ -118,11 +106,55 @@ def parse(verb, words: list[str]) -> list:
         parser.error(
             f"got {flag!r}, which is no flag of it.{nearest(flag, flags)} `--help` lists its flags"
         )
+    positionals = positional_fields(verb)
     if positionals:
         *arguments, namespace = arguments
         for item in positionals:
             setattr(arguments[0], item.name, getattr(namespace, item.name))
     return arguments
+
+
+def argument_classes(verb) -> list[type]:
+    """Returns the dataclasses whose fields are a verb's flags."""
+    return verb.argument_classes() if hasattr(verb, "argument_classes") else [verb.Arguments]
+
+
+def positional_fields(verb) -> list[dataclasses.Field]:
+    """Returns the fields of a verb's arguments that are words without a flag."""
+    return [
+        item
+        for group in argument_classes(verb)
+        for item in dataclasses.fields(group)
+        if "word" in item.metadata
+    ]
+
+
+def make_parser(verb, name: str, **options: Any) -> "HfArgumentParser":
+    """Makes the parser of a verb's words; the options are further ones of it."""
+    from transformers import HfArgumentParser
+
+    classes = argument_classes(verb)
+    parser = HfArgumentParser(
+        classes,
+        prog=f"vit-hf {name}",
+        description=verb.__doc__,
+        allow_abbrev=False,
+        formatter_class=HelpWithDefaults,
+        usage=None if len(classes) == 1 else "%(prog)s [--flag value ...]",
+        **options,
+    )
+    parser.error = lambda message: sys.exit(fail(f"{parser.prog}: {with_nearest(message)}"))
+    for item in positional_fields(verb):
+        parser.add_argument(item.name, help=item.metadata["help"], nargs=item.metadata["word"])
+    return parser
+
+
+def given_flags(verb, words: list[str]) -> dict[str, Any]:
+    """Returns the flags that are among a verb's words, with their values."""
+    parser = make_parser(verb, words[0], add_help=False)
+    for action in parser._actions:
+        action.default = argparse.SUPPRESS
+    return vars(parser.parse_known_args(words[1:])[0])
 
 
 def with_nearest(message: str) -> str:

@@ -18,9 +18,9 @@ def argument_classes() -> list[type]:
     ]
 
 
-def defaults(words: list[str]) -> dict:
-    """Returns the flags' defaults that the recipe in `words` brings."""
-    return recipe_defaults(words, task="finetune")
+def defaults(given: dict) -> dict:
+    """Returns the flags' defaults that the recipe in `given` brings."""
+    return recipe_defaults(given, task="finetune")
 
 
 def run(model, data, sweep, training) -> int:

@@ -31,9 +31,9 @@ FROM_SCRATCH = {
 }
 
 
-def defaults(words: list[str]) -> dict:
-    """Returns the flags' defaults: those of the recipe in `words`, or else for a small model."""
-    return recipe_defaults(words, task="pretrain") or FROM_SCRATCH
+def defaults(given: dict) -> dict:
+    """Returns the flags' defaults: those of the recipe in `given`, or else for a small model."""
+    return recipe_defaults(given, task="pretrain") or FROM_SCRATCH
 
 
 def run(model, data, task, training) -> int:

@@ -69,4 +69,4 @@ def finetune(
         details={"num_parameters": model.num_parameters(), "sweep": sweep},
         seconds=time.perf_counter() - started,
     )
-    return finish(trainer, run, recipe=recipe_of(model_arguments, data, training))
+    return finish(trainer, run, recipe=recipe_of(training, model_arguments, data))

@@ -64,7 +64,7 @@ def pretrain(
         details={"num_parameters": model.num_parameters()},
         seconds=time.perf_counter() - started,
     )
-    return finish(trainer, run, recipe=recipe_of(model_arguments, data, task, training))
+    return finish(trainer, run, recipe=recipe_of(training, model_arguments, data, task))
 
 
 def few_shot_probe(trainer: VisionTransformerTrainer, images, *, every_steps: int) -> FewShotProbe:

@@ -21,9 +21,11 @@ from .inputs import Inputs
 from .results import DIGITS, measured, table_of, write_json
 
 RESULTS = "results.json"
-UNSAID = {"max_steps": -1, "train_fraction": 1.0}  # what a recipe has where it does not say
-# Of a recipe, what says nothing of a run: what a sweep holds out, and how a batch is made up.
-NOT_OF_A_RUN = ("validation_fraction", "per_device_train_batch_size")
+# What a recipe has where it does not say.
+UNSAID = {
+    "max_steps": None, "num_train_epochs": None, "train_fraction": 1.0, "validation_fraction": 0.0
+}  # fmt: skip
+HOW_A_BATCH_IS_MADE_UP = ("per_device_train_batch_size", "gradient_accumulation_steps")
 
 
 def check_output_dir(
@@ -239,25 +241,38 @@ def say(words: str, training) -> None:
         print(words, flush=True)
 
 
-def recipe_of(model: ModelArguments, *others: Any) -> dict | None:
+def recipe_of(
+    training: VisionTransformerTrainingArguments, model: ModelArguments, *others: Any
+) -> dict | None:
     """Returns the recipe that was asked for, and what was changed of it, as it is written beside
     the weights.
 
     Args:
-        model: the flags of the model.
-        others: the other flags, of data and training.
+        training: the flags of training.
+        model: those of the model.
+        others: the other ones, of data and task.
     """
     if model.recipe is None:
         return None
     recipe = get(model.recipe)
-    flags = {name: value for part in (model, *others) for name, value in vars(part).items()}
-    wanted = {**UNSAID, **recipe.arguments}
-    given = {name: flags[name] for name in wanted if name in flags}
+    flags = {
+        name: value for part in (training, model, *others) for name, value in vars(part).items()
+    }
+    flags["total_train_batch_size"] = (
+        training.train_batch_size * training.world_size * training.gradient_accumulation_steps
+    )
+    of_no_effect = {
+        *HOW_A_BATCH_IS_MADE_UP,
+        "num_train_epochs" if training.max_steps > 0 else "max_steps",
+        "" if flags["validation_fraction"] else "validation_fraction",  # is of the sweep
+    }
+    wanted = UNSAID | recipe.arguments
+    given = {name: flags[name] for name in wanted if name in flags and name not in of_no_effect}
+    given |= parse_settings(model.settings, "settings")
     wanted |= recipe.model
-    settings = parse_settings(model.settings, "settings")
     changed = {
         name: getattr(value, "value", value)  # an enumeration's
-        for name, value in {**given, **settings}.items()
-        if name not in NOT_OF_A_RUN and value not in (wanted.get(name), [wanted.get(name)])
+        for name, value in given.items()
+        if value not in (wanted.get(name), [wanted.get(name)])
     }
     return recipe.to_dict() | {"changed": changed}
