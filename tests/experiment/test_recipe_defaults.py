@@ -1,13 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """`--recipe NAME` fills the flags, and any flag given overrides it."""
 
+import re
+
 import pytest
 
+from vit_hf import VisionTransformerConfig
 from vit_hf.cli import finetune, parse, pretrain
 from vit_hf.cli.recipe_defaults import recipe_defaults
 from vit_hf.experiment.models import settings_of
 from vit_hf.experiment.running import recipe_of
 from vit_hf.recipes import get, names
+
+
+def changed(groups):
+    model, data, *_, training = groups
+    recipe = recipe_of(training, model, data)
+    return None if recipe is None else recipe["changed"]
 
 
 def parsed(verb, *words):
@@ -40,6 +49,21 @@ def test_every_number_of_a_recipe_reaches_its_flag(name, tmp_path):
         assert image_size == expected.pop("image_size", image_size) and found == expected
 
 
+@pytest.mark.parametrize("name", names())
+def test_what_its_remarks_advise_is_understood(name, tmp_path):
+    recipe = get(name)
+    verb = finetune if recipe.task == "finetune" else pretrain
+    prose = " ".join([recipe.description, *recipe.remarks])
+    advised = re.findall(r"(--\w+)(?: ([\w.=-]*\w))?", prose)
+    settings = re.findall(r"\b[a-z_]+=[\w.]*\w", prose)
+    for flag, value in [*advised, *(("--settings", setting) for setting in settings)]:
+        words = [flag, value] if value else [flag]
+        groups = parsed(verb, "--recipe", name, "--output_dir", tmp_path, *words)
+        VisionTransformerConfig(**settings_of(groups[0]))
+    if name == "vit-b16-masked-patch-prediction":
+        assert len(settings) == 3 and len(advised) == 2
+
+
 def test_a_flag_overrides(tmp_path):
     words = ["--recipe", "vit-finetune-cifar10", "--output_dir", tmp_path, "--max_steps", 7]
     training = parsed(finetune, *words, "--per_device_train_batch_size", 64)[-1]
@@ -60,11 +84,21 @@ def test_a_flag_overrides_however_it_is_spelled(form, between, tmp_path):
     assert training.per_device_train_batch_size == training.total_train_batch_size == 64
 
 
+def test_the_representation_layer_is_as_wide_as_the_model(tmp_path):
+    words = ["--recipe", "vit-b16-imagenet", "--output_dir", tmp_path, "--settings"]
+    narrow = settings_of(parsed(pretrain, *words, "hidden_size=32")[0])
+    assert narrow["representation_size"] == narrow["hidden_size"] == 32
+    given = settings_of(parsed(pretrain, *words, "hidden_size=32", "representation_size=48")[0])
+    assert given["representation_size"] == 48
+    words[1] = "deit-s16-imagenet"
+    assert settings_of(parsed(pretrain, *words, "hidden_size=32")[0])["representation_size"] is None
+
+
 def test_epochs_replace_a_recipes_steps(tmp_path):
     words = ["--recipe", "vit-finetune-cifar10", "--output_dir", tmp_path]
-    model, data, _, training = parsed(finetune, *words, "--num_train_epochs", 1)
-    assert training.max_steps == -1 and training.num_train_epochs == 1
-    assert recipe_of(training, model, data)["changed"] == {"num_train_epochs": 1.0}
+    groups = parsed(finetune, *words, "--num_train_epochs", 1)
+    assert groups[-1].max_steps == -1 and groups[-1].num_train_epochs == 1
+    assert changed(groups) == {"num_train_epochs": 1.0}
 
 
 def test_of_two_recipes_the_last_counts(tmp_path):
@@ -99,15 +133,13 @@ def test_without_a_sweep_nothing_is_held_out(tmp_path):
 
 
 def test_what_is_held_out_and_another_batch_are_told(tmp_path):
-    def changed(*words):
-        words = ["--recipe", "vit-finetune-cifar10", "--output_dir", tmp_path, *words]
-        model, data, _, training = parsed(finetune, *words)
-        return recipe_of(training, model, data)["changed"]
-
-    assert changed() == changed("--sweep") == changed("--per_device_train_batch_size", 64) == {}
-    assert changed("--validation_fraction", 0.1) == {"validation_fraction": 0.1}
+    words = ["--recipe", "vit-finetune-cifar10", "--output_dir", tmp_path]
+    for own in ([], ["--sweep"], ["--per_device_train_batch_size", 64]):
+        assert changed(parsed(finetune, *words, *own)) == {}
+    held_out = parsed(finetune, *words, "--validation_fraction", 0.1)
+    assert changed(held_out) == {"validation_fraction": 0.1}
     batch = ["--gradient_accumulation_steps", 3, "--per_device_train_batch_size", 16]
-    assert changed(*batch) == {"total_train_batch_size": 48}
+    assert changed(parsed(finetune, *words, *batch)) == {"total_train_batch_size": 48}
 
 
 def test_without_a_recipe_nothing_changes():

@@ -114,7 +114,7 @@ def parse(verb, words: list[str]) -> list:
     return arguments
 
 
-def argument_classes(verb) -> list[type]:
+def argument_classes(verb) -> list[Any]:
     """Returns the dataclasses whose fields are a verb's flags."""
     return verb.argument_classes() if hasattr(verb, "argument_classes") else [verb.Arguments]
 

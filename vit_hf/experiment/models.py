@@ -54,7 +54,10 @@ def settings_of(model: ModelArguments) -> dict:
     # A pre-training recipe describes a whole architecture: a checkpoint brings its own.
     counts = recipe and (recipe.task == "finetune" or model.model_name_or_path is None)
     settings = dict(recipe.model) if recipe and counts else {}
-    settings |= parse_settings(model.settings, "settings")
+    given = parse_settings(model.settings, "settings")
+    if settings.get("representation_size") is not None and "hidden_size" in given:
+        settings["representation_size"] = given["hidden_size"]  # is as wide as the model
+    settings |= given
     if model.image_size is not None:
         settings["image_size"] = as_size(model.image_size, "image_size")
     return settings

@@ -62,8 +62,9 @@ def vit_b16_masked_patch_prediction() -> Recipe:
         },
         remarks=(
             "About 14 epochs; the appendix found little gain past 100,000 steps.",
-            "The appendix's other targets are --prediction_target downsampled_color and "
-            "raw_pixels, the latter slightly worse; a corruption_ratio of 0.15 was slightly worse.",
+            "The appendix's other targets are --settings prediction_target=downsampled_color and "
+            "prediction_target=raw_pixels, the latter slightly worse; so was "
+            "--settings corruption_ratio=0.15.",
             "The loss starts at ln 512 = 6.24.",
             *REMARKS,
         ),
