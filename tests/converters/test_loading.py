@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import AutoImageProcessor, ViTImageProcessorPil
 
 from vit_hf import (
     VisionTransformerForImageClassification,
@@ -275,3 +276,90 @@ def test_transformers_image_processor(tmp_path):
         load_checkpoint(JAX), tmp_path / "ours", format="vit_hf", image_processor=processor
     )
     assert list(load_image_processor(tmp_path / "ours").image_mean) == [0.4] * 3
+
+
+CROP = {"do_center_crop": True, "crop_size": {"height": 32, "width": 32}}
+EDGE = CROP | {"size": {"shortest_edge": 36}}
+SQUASH = CROP | {"size": {"height": 40, "width": 36}}
+
+
+@pytest.mark.parametrize(
+    "settings, wanted, size",
+    [
+        (EDGE, 32, {"shortest_edge": 36}),
+        (EDGE, 64, {"shortest_edge": 72}),
+        (EDGE, (24, 48), {"shortest_edge": 54}),
+        (SQUASH, 32, {"height": 40, "width": 36}),
+        (SQUASH, 48, {"height": 60, "width": 54}),
+        ({"size": 36}, 32, {"height": 36, "width": 36}),
+        ({"size": 36}, 64, {"height": 64, "width": 64}),
+        ({"size": {"shortest_edge": 36}}, 32, {"height": 32, "width": 32}),
+        ({"do_resize": False}, 32, {"height": 32, "width": 32}),
+    ],
+)
+@pytest.mark.parametrize("source", [TRANSFORMERS, JAX], ids=["transformers", "vit_hf"])
+def test_the_image_processor_at_a_size(source, settings, wanted, size, tmp_path):
+    """The checkpoint's own at its native size; at another the crop keeps its share."""
+    format = "transformers" if source == TRANSFORMERS else "vit_hf"
+    save_checkpoint(load_checkpoint(source), tmp_path, format=format)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    processor = load_image_processor(tmp_path, image_size=wanted)
+    assert dict(processor.size) == size and processor.do_resize
+    if "crop_size" in settings:
+        height, width = (wanted, wanted) if isinstance(wanted, int) else wanted
+        assert dict(processor.crop_size) == {"height": height, "width": width}
+
+
+@pytest.mark.parametrize(
+    "mode, image_size, size",
+    [
+        (None, 32, {"shortest_edge": 35}),
+        ("squash", 32, {"height": 35, "width": 35}),
+        ("border", 32, None),
+        ("center", (16, 64), None),
+    ],
+)
+def test_what_of_timms_crop_can_be_said(mode, image_size, size, tmp_path, caplog):
+    """Border, and centre at a size that is not square, are told not to be timm's."""
+    model = load_checkpoint(TIMM, num_attention_heads=4, image_size=image_size)
+    save_checkpoint(model, tmp_path, format="timm")
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    config["pretrained_cfg"] |= {"crop_mode": mode, "crop_pct": 0.9}
+    path.write_text(json.dumps(config))
+    processor = load_image_processor(tmp_path)
+    height, width = model.config.image_hw
+    squashed = {"height": int(height / 0.9), "width": int(width / 0.9)}
+    assert dict(processor.size) == (size or squashed)
+    assert ("an image's aspect in a way that" in caplog.text) == (size is None)
+
+
+def test_an_image_processor_that_does_not_normalise_in_timm(tmp_path):
+    model = load_checkpoint(TIMM, num_attention_heads=4)
+    for rescale, settings, mean, deviation in (
+        (1 / 255, {"do_normalize": False}, 0.0, 1.0),
+        (1 / 127.5, {"image_mean": [1.0] * 3, "image_std": [1.0] * 3}, 0.5, 0.5),
+    ):
+        processor = ViTImageProcessorPil(
+            size={"height": 32, "width": 32}, rescale_factor=rescale, **settings
+        )
+        save_checkpoint(model, tmp_path, format="timm", image_processor=processor)
+        again = load_image_processor(tmp_path)
+        assert list(again.image_mean) == [mean] * 3 and list(again.image_std) == [deviation] * 3
+        image = Image.effect_noise((40, 50), 90).convert("RGB")
+        pixels = [each(image, return_tensors="pt").pixel_values for each in (processor, again)]
+        assert torch.allclose(*pixels, atol=1e-5)
+    with pytest.raises(ValueError, match="cannot hold an image processor with do_resize=False"):
+        save_checkpoint(
+            model, tmp_path, format="timm", image_processor=ViTImageProcessorPil(do_resize=False)
+        )
+
+
+@pytest.mark.parametrize("format", ["vit_hf", "transformers"])
+def test_a_saved_image_processor_converts_to_rgb(format, tmp_path):
+    processor = ViTImageProcessorPil(size={"height": 32, "width": 32})
+    save_checkpoint(load_checkpoint(JAX), tmp_path, format=format, image_processor=processor)
+    saved = AutoImageProcessor.from_pretrained(tmp_path)
+    pixels = saved(Image.new("L", (50, 70), 255), return_tensors="pt").pixel_values
+    assert pixels.shape == (1, 3, 32, 32) and pixels.min() == 1
+    assert not processor.do_convert_rgb

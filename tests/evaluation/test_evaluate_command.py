@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import pipeline
 
 from vit_hf import (
     VisionTransformerConfig,
@@ -133,6 +134,35 @@ def test_accuracy_and_all_that_is_told_of_it(classifier, images, tmp_path, capsy
     row = next(line for line in printed.splitlines() if line.startswith("accuracy on test"))
     assert row.split()[3:] == ["91.67", "%", "64.61", "%", "to", "98.51", "%", "12"]
     assert "least accurate of 2 classes: red 83.33%, blue 100.00%" in printed
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {
+            "size": {"shortest_edge": 20},
+            "do_center_crop": True,
+            "crop_size": {"height": 16, "width": 16},
+        },
+        {"size": {"height": 24, "width": 24}},  # not the model's
+    ],
+)
+def test_images_are_prepared_as_in_serving(settings, classifier, images, tmp_path):
+    """At the native size by the settings as saved, and so is what stands for an unreadable one."""
+    folder, broken = tmp_path / "classifier", tmp_path / "images"
+    shutil.copytree(classifier, folder)
+    shutil.copytree(images, broken)
+    (broken / "test/red/1.png").write_bytes(b"no picture")
+    path = folder / "preprocessor_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+    assert run(folder, broken, tmp_path / "out") == 0
+    account, found = results_of(tmp_path / "out")
+    assert {name: account.preprocessing[name] for name in settings} == settings
+    serve = pipeline("image-classification", model=str(folder))
+    readable = [each for each in (broken / "test").rglob("*.png") if each.name != "1.png"]
+    readable.append(broken / "test/blue/1.png")
+    right = [serve(str(each))[0]["label"] == each.parent.name for each in readable]
+    assert len(right) == 11 and found["accuracy"].value == sum(right) / 12
 
 
 def test_an_unreadable_image_is_wrong_and_has_no_loss(classifier, images, tmp_path, capsys):

@@ -79,8 +79,7 @@ def save_checkpoint(
     if format == "vit_hf":
         with staged(path, folder=True) as place:
             model.save_pretrained(place)
-            processor = image_processor or image_processors.authors_processor(model.config)
-            processor.save_pretrained(place)
+            image_processors.save_image_processor(image_processor, place, model.config)
         return path
     task = task_of(model)
     refuse(model.config, format, task)
@@ -118,8 +117,7 @@ def write_folder(place: Path, config, format, task, layout, image_processor, rul
     )
     if format == "transformers":
         entries = FOREIGN[format].write_config(config, task=task, dtype=dtypes[0])
-        processor = image_processor or image_processors.authors_processor(config)
-        processor.save_pretrained(place)
+        image_processors.save_image_processor(image_processor, place, config)
     else:
         entries = FOREIGN[format].write_config(
             config,

@@ -13,11 +13,15 @@ class ProcessorTransform:
 
     Args:
         processor: an image processor of transformers.
-        image_hw: height and width of what it makes.
+
+    Attributes:
+        image_hw: height and width of what it makes, `None` each where they depend on the image.
     """
 
-    def __init__(self, processor, image_hw: tuple[int, int]):
-        self.processor, self.image_hw = processor, image_hw
+    def __init__(self, processor):
+        self.processor = processor
+        size = dict(processor.crop_size if processor.do_center_crop else processor.size)
+        self.image_hw = size.get("height"), size.get("width")
 
     def __call__(self, source: Any, *, seed: int | None = None) -> np.ndarray:
         """Returns `(3, H, W)` float32; nothing is random, so the seed is not needed."""

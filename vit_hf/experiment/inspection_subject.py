@@ -44,7 +44,7 @@ class Photos:
                 "Leave --images out, for the figures that need none"
             )
         self.files, self.unreadable = files, []
-        self.transform = ProcessorTransform(processor, config.image_hw)
+        self.transform = ProcessorTransform(processor)
         mean, deviation = processor.image_mean, processor.image_std
         if not processor.do_normalize:
             mean, deviation = [0.0], [1.0]

@@ -10,12 +10,12 @@ from datasets import DatasetDict
 from torch.utils.data import DataLoader
 
 from ..converters import load_image_processor
-from ..converters.image_processors import build
+from ..converters.image_processors import build, crop_settings
 from ..data import ImageCollator, ImageDataset, ProcessorTransform
 from ..data.columns import read_values
 
 # The authors' few-shot evaluation: resized to 256 pixels, whatever the shape, then the central 224.
-FEW_SHOT_CROP = {"crop_pct": 224 / 256, "crop_mode": "squash"}
+FEW_SHOT_CROP = 224 / 256
 
 
 @dataclass
@@ -44,21 +44,19 @@ class Subject:
 
     def processor(self, image_hw: tuple[int, int] | None = None):
         """Returns the image processor, for another size than the model's where one is given."""
-        own = load_image_processor(self.source, image_size=image_hw or self.model.config.image_hw)
+        hw = image_hw or self.model.config.image_hw
+        own = load_image_processor(self.source, image_size=hw)
         if self.preprocessing == "checkpoint":
             return own
         kept = {name: getattr(own, name) for name in ("resample", "image_mean", "image_std")}
         return build(
-            kept | FEW_SHOT_CROP,
-            image_hw or self.model.config.image_hw,
-            num_channels=self.model.config.num_channels,
+            kept | crop_settings(hw, FEW_SHOT_CROP), hw, num_channels=self.model.config.num_channels
         )
 
     def loader(self, split: str, image_hw: tuple[int, int] | None = None) -> DataLoader:
         """Returns the images of a split, with the dataset's own labels."""
-        hw = image_hw or self.model.config.image_hw
         return DataLoader(
-            ImageDataset(self.images[split], ProcessorTransform(self.processor(hw), hw)),
+            ImageDataset(self.images[split], ProcessorTransform(self.processor(image_hw))),
             batch_size=self.batch_size,
             num_workers=self.num_workers,
             collate_fn=ImageCollator(),

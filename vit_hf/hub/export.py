@@ -11,7 +11,7 @@ from pathlib import Path
 from transformers.image_processing_utils import BaseImageProcessor
 
 from .. import modeling
-from ..converters.image_processors import authors_processor
+from ..converters.image_processors import save_image_processor
 
 # Which class of the suitcase each Auto class opens; `save_pretrained` writes the saved one alone.
 MODELING = "modeling_vision_transformer"
@@ -58,10 +58,9 @@ def export_checkpoint(
         for file in Path(modeling.__file__).parent.glob("*.py"):
             if file.name != "__init__.py":
                 shutil.copyfile(file, staged / file.name)
-        (image_processor or authors_processor(model.config)).save_pretrained(staged)
+        save_image_processor(image_processor, staged, model.config)
         if parity is not None:
             shutil.copyfile(parity, staged / "parity.json")
-        write_json(staged / "preprocessor_config.json", preprocessing(model.config))
         for file in staged.iterdir():
             file.replace(folder / file.name)
     return folder
@@ -86,16 +85,6 @@ def copy_accounts(source, folder):
     for pattern in ACCOUNTS:
         for file in Path(source).glob(pattern):
             shutil.copyfile(file, Path(folder) / file.name)
-
-
-def preprocessing(config) -> dict:
-    """Returns what `preprocessor_config.json` holds beside the image processor's own settings.
-
-    The name is the one that every release of transformers knows; without torchvision it opens the
-    PIL twin. Grey, palette, CMYK and transparent images are errors without the conversion to RGB.
-    """
-    entries: dict = {"image_processor_type": "ViTImageProcessor"}
-    return entries | ({"do_convert_rgb": True} if config.num_channels == 3 else {})
 
 
 def write_json(path: Path, entries: dict):
