@@ -129,3 +129,32 @@ def test_a_hub_checkpoint_is_opened_where_it_was_downloaded_to(tmp_path, capsys,
     assert set(asked) == {"owner/name"}
     expected = load_checkpoint(TRANSFORMERS).classifier.weight
     assert torch.equal(load_checkpoint(tmp_path / "out").classifier.weight, expected)
+
+
+@pytest.mark.parametrize("to", ["vit_hf", "transformers", "timm"])
+def test_only_an_earlier_conversion_is_written_over(to, tmp_path, capsys):
+    own, folder = tmp_path / "own", tmp_path / "out"
+    for _ in range(2):
+        assert convert(JAX, own, "--to", "vit_hf", "--settings", "hidden_act=gelu") == 0
+        assert convert(own, folder, "--to", to, "--verify") == 0
+    (own / "results.json").write_text("[]")
+    before = {file.name: file.read_bytes() for file in own.iterdir()}
+    refused = {
+        (own, own): "which is the source too; give another place",
+        (own / "model.safetensors", own): "which is the source too",
+        (folder, own): "holds something else than an earlier conversion to",
+        (own, tmp_path): "(out, own); give a new folder",
+    }
+    for (source, destination), expected in refused.items():
+        capsys.readouterr()
+        assert convert(source, destination, "--to", to) == 2
+        assert expected in capsys.readouterr().err
+    assert {file.name: file.read_bytes() for file in own.iterdir()} == before
+
+
+def test_a_file_is_not_written_over_itself(tmp_path, capsys):
+    path = tmp_path / "model.npz"
+    path.write_bytes(JAX.read_bytes())
+    assert convert(path, path, "--to", "jax", "--num_labels", 3) == 2
+    assert "which is the source too" in capsys.readouterr().err
+    assert path.read_bytes() == JAX.read_bytes()

@@ -21,7 +21,10 @@ class Arguments:
     )
     destination: str = field(
         init=False,
-        metadata={"word": None, "help": "A folder, or an .npz file for jax and big_vision."},
+        metadata={
+            "word": None,
+            "help": "A new folder, or one of an earlier conversion; for jax and big_vision a file.",
+        },
     )
     to: Literal["vit_hf", "transformers", "timm", "jax", "big_vision"] = field(
         metadata={"help": "The format to write."}
@@ -79,6 +82,7 @@ def run(arguments: Arguments) -> int:
 
     from ..converters import load_image_processor, save_checkpoint
     from ..converters.loading import load
+    from ..converters.saving import check_destination
     from ..experiment.arguments import as_size, parse_settings
 
     disable_progress_bar()
@@ -98,6 +102,8 @@ def run(arguments: Arguments) -> int:
         config_overrides=overrides,
         **sizes,
     )
+    destination = Path(arguments.destination).expanduser()
+    check_destination(destination, format=arguments.to, source=loaded.path)
     print(f"recognised: {loaded.recognised}")
     for change in loaded.changes:
         print(f"changed: {change}")
@@ -107,7 +113,6 @@ def run(arguments: Arguments) -> int:
         image_size=sizes["image_size"],
         native_image_size=sizes["native_image_size"],
     )
-    destination = Path(arguments.destination)
     if arguments.to == "vit_hf":
         from ..hub.export import export_checkpoint
 

@@ -17,12 +17,25 @@ from transformers.utils import logging
 from . import image_processors
 from .arrays import write_npz, write_safetensors
 from .loading import TASKS
-from .recognition import FOREIGN, FORMATS
+from .recognition import FOREIGN, FORMATS, OWN_MODEL_TYPE, folder_of, read_json
 from .rules import expected_shape, write_parameters
 
 logger = logging.get_logger(__name__)
 
 FILE_FORMATS = ("jax", "big_vision")
+# What a conversion to a folder leaves there, beside its configuration, and the `model_type` in that.
+WRITTEN = {
+    "vit_hf": (
+        "model*.safetensors*",
+        "preprocessor_config.json",
+        "parity.json",
+        "*.py",
+        "README.md",
+    ),
+    "transformers": ("model.safetensors", "preprocessor_config.json", "parity.json"),
+    "timm": ("model.safetensors", "parity.json"),
+}
+MODEL_TYPES = {"vit_hf": OWN_MODEL_TYPE, "transformers": "vit", "timm": None}
 # Whether the position table of a format has rows for the class token (and registers); timm can do
 # either.
 COVERS_PREFIX = {"jax": True, "transformers": True, "big_vision": False}
@@ -101,6 +114,32 @@ def save_checkpoint(
                 place, model.config, format, task, layout, image_processor, rules, parameters
             )
     return path
+
+
+def check_destination(path: Path, *, format: str, source: Path):
+    """Raises a `ValueError` where a conversion would write over its source, or over something else
+    than an earlier conversion to `format`.
+
+    Args:
+        path: the file or folder to write.
+        format: one of `FORMATS`.
+        source: the file or folder that is converted.
+    """
+    if path.exists() and path.resolve() in (source.resolve(), folder_of(source).resolve()):
+        raise ValueError(f"got {path}, which is the source too; give another place to write to")
+    if not path.is_dir() or format in FILE_FORMATS or not any(path.iterdir()):
+        return
+    others = sorted(
+        file.name
+        for file in path.iterdir()
+        if not any(file.match(pattern) for pattern in ("config.json", *WRITTEN[format]))
+    )
+    model_type = read_json(path / "config.json").get("model_type")
+    if others or model_type != MODEL_TYPES[format]:
+        raise ValueError(
+            f"got the folder {path}, which holds something else than an earlier conversion to "
+            f"{format!r}{' (' + ', '.join(others[:3]) + ')' if others else ''}; give a new folder"
+        )
 
 
 def write_folder(place: Path, config, format, task, layout, image_processor, rules, parameters):
