@@ -16,6 +16,13 @@ from . import nearest
 GIGA, EXA = 10**9, 10**18
 PAPER_BATCH_SIZE = 4096
 SIZE_NAME = re.compile(r"(?:(R\d*)_)?VIT_([A-Z]+?)(\d+)")  # of the constants in recipes/sizes.py
+LEAST = {  # that a flag may be, where the run does not say so itself
+    "num_images": 1,
+    "batch_size": 1,
+    "per_device_train_batch_size": 1,
+    "image_size": 1,
+    "num_labels": 0,
+}
 
 
 @dataclass
@@ -132,12 +139,13 @@ def run_of(arguments: Arguments):
     """Returns what to call the run that the flags and the recipe describe, and the run.
 
     Raises:
-        ValueError: for flags that leave open what to plan.
+        ValueError: for flags that leave open what to plan, and numbers that no run can have.
     """
     from ..modeling.configuration_vision_transformer import VisionTransformerConfig
     from ..planning import Parallel, Run, TrainingStep
     from ..training.arguments import default_batch_size
 
+    check_numbers(arguments)
     parallel = Parallel(arguments.devices, fsdp=arguments.fsdp)
     recipe = get(arguments.recipe) if arguments.recipe else None
     numbers = recipe.arguments if recipe else {}
@@ -168,6 +176,20 @@ def run_of(arguments: Arguments):
         average=ema_decay > 0,
         utilisation=arguments.utilisation,
     )
+
+
+def check_numbers(arguments: Arguments):
+    """Raises a `ValueError` for a number that no run can have."""
+    for flag, least in LEAST.items():
+        value = getattr(arguments, flag)
+        if value is not None and not value >= least:
+            raise ValueError(f"got --{flag} {value:g}, allowed: {least} and more")
+    for flag in ("epochs", "flops"):
+        value = getattr(arguments, flag)
+        if value is not None and not value > 0:
+            raise ValueError(f"got --{flag} {value:g}, allowed: above 0")
+    if arguments.ema_decay is not None and not 0 <= arguments.ema_decay < 1:
+        raise ValueError(f"got --ema_decay {arguments.ema_decay:g}, allowed: from 0 to below 1")
 
 
 def model_of(arguments: Arguments, recipe: Recipe | None) -> tuple[str, dict]:
