@@ -3,6 +3,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -70,8 +71,22 @@ def test_the_flags_say_what_the_tables_say():
 
 def test_every_size_has_a_name():
     named = models_by_name()
-    assert len(named) == sum("VIT" in constant for constant in vars(sizes)) == 14
+    assert len(named) == sum("VIT" in constant for constant in vars(sizes)) == 16
     assert all(find_model(name) == (name, size) for name, size in named.items())
+
+
+def test_every_published_variant_has_a_name():
+    """And the numbers of the authors' `vit_jax/configs/models.py`."""
+    fixture = Path(__file__).parents[1] / "fixtures" / "param_counts.json"
+    for name, variant in json.loads(fixture.read_text())["models"].items():
+        _, size = find_model(name.removesuffix("-gap-norep"))
+        theirs = variant["config"]
+        assert size["hidden_size"] == theirs["hidden_size"], name
+        assert [size["patch_size"]] * 2 == theirs["patches"]["size"], name
+        assert size.get("stem_blocks") == theirs.get("resnet", {}).get("num_layers"), name
+        encoder = theirs["transformer"]
+        assert size["num_hidden_layers"] == encoder["num_layers"], name
+        assert size["intermediate_size"] == encoder["mlp_dim"], name
 
 
 @pytest.mark.slow
@@ -123,6 +138,13 @@ def test_it_says_what_would_fit(capsys, tmp_path):
         (("--model", "B/16", *SMALL, "--device_type", "h10"), "Did you mean 'h100'"),
         (("--model", "B/16", *SMALL, "--fsdp"), "allowed: 2 devices or more"),
         (("--model", "B/16", *SMALL, "--devices", "0"), "got 0 devices, allowed: 1 or more"),
+        (("--model", "B/16", *SMALL, "--batch_size", "0"), "got --batch_size 0, allowed: 1 and"),
+        (("--model", "B/16", *SMALL, "--per_device_train_batch_size", "0"), "allowed: 1 and more"),
+        (("--model", "B/16", *SMALL, "--num_labels", "-3"), "got --num_labels -3, allowed: 0 and"),
+        (("--model", "B/16", *SMALL, "--ema_decay", "-1"), "got --ema_decay -1, allowed: from 0"),
+        (("--model", "B/16", *SMALL, "--ema_decay", "1"), "got --ema_decay 1, allowed: from 0"),
+        (("--model", "B/16", *SMALL, "--flops", "0"), "got --flops 0, allowed: above 0"),
+        (("--model", "B/16", *SMALL, "--epochs", "nan"), "got --epochs nan, allowed: above 0"),
         (("--recipe", "vit-b16-jft300"), "Did you mean 'vit-b16-jft300m'"),
     ],
 )

@@ -25,6 +25,7 @@ HUGE = encoder(1280, 32, 16, 5120)
 VIT_TI16 = TINY | {"patch_size": 16}
 VIT_S16 = SMALL | {"patch_size": 16}
 VIT_S32 = SMALL | {"patch_size": 32}
+VIT_B8 = BASE | {"patch_size": 8}
 VIT_B16 = BASE | {"patch_size": 16}
 VIT_B32 = BASE | {"patch_size": 32}
 VIT_L16 = LARGE | {"patch_size": 16}
@@ -40,6 +41,7 @@ RESNET_50_STAGE_3 = {"stem_blocks": [3, 4, 9], "patch_size": 1}
 
 R_VIT_TI16 = TINY | ROOT
 R26_VIT_S32 = SMALL | RESNET_26
+R26_VIT_B32 = BASE | RESNET_26
 R50_VIT_B32 = BASE | RESNET_50_STAGE_4
 R50_VIT_B16 = BASE | RESNET_50_STAGE_3
 R50_VIT_L32 = LARGE | RESNET_50_STAGE_4
