@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vit_hf.cli import main
-from vit_hf.cli.plan import Arguments, find_model, models_by_name, run_of
+from vit_hf.cli.plan import Arguments, device_of, find_model, models_by_name, run_of
 from vit_hf.planning import DEFAULT_UTILISATION, DEVICES
 from vit_hf.recipes import get, sizes
 
@@ -119,6 +119,15 @@ def test_this_machine(tmp_path):
     assert own["device"]["source"] == "--flops" and own["fits"]
     assert set(own["seconds_per_update"]) == {"compute"}
     assert own["device"]["is_accelerator"] is False and own["dtype"] == "float32"
+
+
+@pytest.mark.parametrize(("busy", "told"), [(0.02, False), (0.8, True)])
+def test_a_busy_machine_is_said_to_be(busy, told, monkeypatch):
+    monkeypatch.setattr("vit_hf.benchmark.machine.busy_share", lambda: busy)
+    monkeypatch.setattr("vit_hf.cli.plan.MEASURED_SECONDS", 0)
+    device, _ = device_of(Arguments(device_type="cpu"), width=32)
+    assert device.source.startswith("measured here")
+    assert ("while other work took 80% of the processors" in device.source) == told
 
 
 @pytest.mark.slow

@@ -27,3 +27,5 @@ def test_what_a_device_has_not():
 def test_a_device_that_there_is_not():
     with pytest.raises(ValueError, match=r"allowed: h200, h100, .*cpu\. Did you mean 'a100-80gb'"):
         get_device("A100-80")
+    with pytest.raises(ValueError, match=r"Did you mean 'a100-80gb' or 'a100-40gb'\?"):
+        get_device("a100")

@@ -16,6 +16,7 @@ from . import nearest
 GIGA, EXA = 10**9, 10**18
 PAPER_BATCH_SIZE = 4096
 SIZE_NAME = re.compile(r"(?:(R\d*)_)?VIT_([A-Z]+?)(\d+)")  # of the constants in recipes/sizes.py
+MEASURED_SECONDS = 2  # of this machine's speed
 LEAST = {  # that a flag may be, where the run does not say so itself
     "num_images": 1,
     "batch_size": 1,
@@ -237,7 +238,8 @@ def device_of(arguments: Arguments, *, width: int):
     """Returns the device and the name of the type that it computes in.
 
     Of this machine's CPU the speed is that of a matrix product as wide as the model, as a training
-    measures it for its MFU; nothing is said of its memory's speed.
+    measures it for its MFU, but for longer, as other work may pause. What that took of the
+    processors is said with the source; nothing is said of the memory's speed.
     """
     from dataclasses import replace
 
@@ -255,14 +257,20 @@ def device_of(arguments: Arguments, *, width: int):
     import psutil
     import torch
 
+    from ..benchmark.machine import busy_share
+    from ..benchmark.report import IDLE_SHARE
     from ..training.throughput import measured_limit
 
     dtype = arguments.dtype or "float32"
     source = "--flops"
     flops = arguments.flops
     if flops is None:
-        source = "measured here"
-        flops = measured_limit(width=width, dtype=DTYPES[dtype], device=torch.device("cpu"))
+        source, busy = "measured here", busy_share()
+        if busy > IDLE_SHARE:
+            source += f" while other work took {busy:.0%} of the processors; plan again without it"
+        flops = measured_limit(
+            width=width, dtype=DTYPES[dtype], device=torch.device("cpu"), seconds=MEASURED_SECONDS
+        )
     return Device(
         "cpu",
         half_dtype=dtype if dtype != "float32" else "bfloat16",

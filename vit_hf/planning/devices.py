@@ -100,7 +100,8 @@ def get_device(name: str) -> Device:
         ValueError: for a name that is not in it, with the nearest that is.
     """
     if name not in DEVICES:
-        nearest = difflib.get_close_matches(name.lower(), DEVICES, n=1, cutoff=0.4)
-        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+        nearest = [known for known in DEVICES if name and known.startswith(name.lower())]
+        nearest = nearest or difflib.get_close_matches(name.lower(), DEVICES, n=1, cutoff=0.4)
+        hint = f" Did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""
         raise ValueError(f"got device_type={name!r}, allowed: {', '.join(DEVICES)}, cpu.{hint}")
     return DEVICES[name]
