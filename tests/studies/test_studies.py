@@ -304,6 +304,23 @@ def test_bad_words_are_refused(words, message, tmp_path, capsys):
     assert status == 2 and message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "flips"),
+    [
+        ([], False),
+        (["--flip", "true"], True),
+        (["--flip"], True),
+        (["--dataset_name", "photos"], True),
+        (["--dataset_name=photos", "--no_flip"], False),
+    ],
+)
+def test_who_mirrors(words, flips, monkeypatch):
+    scales = []
+    monkeypatch.setattr(running, "run_study", lambda _, scale, *rest, **named: scales.append(scale))
+    assert main(["study", "positions", *words]) == 0
+    assert scales[0].flip == flips
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_study_whole(name, tmp_path):

@@ -59,7 +59,10 @@ class Arguments:
         default=None, metadata={"help": "Test images that are measured, by class."}
     )
     flip: bool = field(
-        default=True, metadata={"help": "Mirrors half of the images; not for digits and text."}
+        default=True,
+        metadata={
+            "help": "Mirrors half of the images; not for text, and by default not for digits."
+        },
     )
 
 
@@ -68,6 +71,12 @@ def argument_classes() -> list[type]:
     from ..experiment.arguments import DataArguments
 
     return [Arguments, DataArguments]
+
+
+def defaults(words: list[str]) -> dict:
+    """Returns the flags' defaults for images of `words`: the digits are not mirrored."""
+    is_digits = not any(word.split("=")[0] == "--dataset_name" for word in words)
+    return {"flip": False} if is_digits else {}
 
 
 def run(arguments: Arguments, data) -> int:
@@ -84,8 +93,6 @@ def run(arguments: Arguments, data) -> int:
     hide_progress_bars()
     given = {item.name: getattr(arguments, item.name) for item in fields(Scale)}
     given = {name: value for name, value in given.items() if value is not None}
-    if data.dataset_name is None:
-        given["flip"] = False  # the digits
     scale = replace(SCALES[arguments.scale], **given)
     if arguments.scale == "miniature":
         print("scale miniature: shows that the study runs; its numbers say nothing", flush=True)
