@@ -5,22 +5,32 @@ import ctypes
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    ImageClassificationPipeline,
+    pipeline,
+)
 from transformers.exporters.base import ExportedModel
 
+from vit_hf import VisionTransformerConfig
 from vit_hf.converters import load_checkpoint, load_image_processor
 from vit_hf.deployment import FORMATS, export_graph, open_graph
 from vit_hf.deployment.parity import reference_outputs
+from vit_hf.deployment.serving import CLASSIFIER, ServedGraph
 from vit_hf.deployment.signal_stack import (
     SS_DISABLE,
     SignalStack,
     kept_signal_stack,
     signal_stack,
 )
+from vit_hf.modeling.losses import scores_of
 
 from .conftest import CLASSES, make_checkpoint
 
@@ -99,6 +109,31 @@ def test_a_pipeline_takes_it(exported, checkpoint, pictures, caplog):
             alike = tolerance if to == "int8" else 1e-5
             assert entry["score"] == pytest.approx(named[entry["label"]], abs=alike)
             assert entry["score"] == pytest.approx(wanted[entry["label"]], abs=tolerance)
+
+
+@pytest.mark.parametrize(
+    "settings, told",
+    [
+        ({}, None),
+        ({"problem_type": "single_label_classification"}, None),
+        ({"problem_type": "multi_label_classification"}, None),
+        ({"problem_type": "regression"}, None),
+        ({"num_labels": 1}, None),
+        ({"classification_loss": "sigmoid"}, "sigmoid"),
+    ],
+)
+def test_scores_are_those_of_a_pipeline(settings, told):
+    config = VisionTransformerConfig(**({"num_labels": 3} | settings))
+    logits = torch.tensor([[2.0, -1.0, 0.5]])[:, : config.num_labels]
+    graph = object.__new__(type(CLASSIFIER, (ServedGraph,), {}))
+    graph.config, graph.outputs = config, lambda images, *, batch_size: logits
+    serving: Any = SimpleNamespace(model=graph)
+    expected = ImageClassificationPipeline.postprocess(serving, {"logits": logits}, told)
+    (got,) = graph.classify([None])
+    assert [each["label"] for each in got] == [each["label"] for each in expected]
+    scores = [each["score"] for each in expected]
+    assert [each["score"] for each in got] == pytest.approx(scores)
+    assert scores_of(logits, config).amax().item() == pytest.approx(scores[0])
 
 
 RUNTIMES = {

@@ -15,6 +15,7 @@ import torch
 from transformers.exporters.base import ExportedModel
 
 from ..data import decode_image
+from ..modeling.losses import scores_of
 from ..modeling.modeling_vision_transformer import VisionTransformerForImageClassification
 from .formats import require
 from .signal_stack import kept_signal_stack
@@ -88,7 +89,8 @@ class ServedGraph(ExportedModel):
             batch_size: see `outputs`.
 
         Returns:
-            For each image the classes, the likeliest first, as `label` and `score`.
+            For each image the classes, the likeliest first, as `label` and `score`: what
+            transformers' pipeline gives, see `vit_hf.modeling.losses.score_kind`.
 
         Raises:
             ValueError: for a model without a head.
@@ -96,8 +98,7 @@ class ServedGraph(ExportedModel):
         logits = self.outputs(images, batch_size=batch_size)
         if type(self).__name__ != CLASSIFIER or logits.shape[1:] != (self.config.num_labels,):
             raise ValueError("got a graph of features, which names no classes; call `outputs`")
-        is_sigmoid = self.config.classification_loss == "sigmoid"
-        scores = logits.sigmoid() if is_sigmoid else logits.softmax(dim=-1)
+        scores = scores_of(logits, self.config)
         best, classes = scores.topk(min(top_k, scores.shape[-1]))
         return [
             [

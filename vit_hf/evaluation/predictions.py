@@ -19,7 +19,7 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
-from ..modeling.losses import classification_loss
+from ..modeling.losses import classification_loss, scores_of
 from .features import num_images_of, stream_outputs, sum_over_processes
 from .metrics import NO_CLASS, NUM_TOP_CLASSES, top_classes
 
@@ -91,7 +91,7 @@ def collect_predictions(
         labels = to_own[some_labels]
         table.top_classes[places] = top_classes(logits)
         table.labels[places] = labels
-        table.confidences[places] = confidences_of(logits, config)
+        table.confidences[places] = scores_of(logits, config).amax(1)
         table.losses[places] = losses_of(logits, labels, config=config)
     # Each place is filled by one process, and zero in the others.
     return Predictions(
@@ -102,19 +102,6 @@ def collect_predictions(
 def logits_of(model: PreTrainedModel, pixel_values: torch.Tensor) -> torch.Tensor:
     """Returns the logits `(B, K)` of normalised pixels."""
     return model(pixel_values).logits
-
-
-def confidences_of(logits: torch.Tensor, config: Any) -> torch.Tensor:
-    """Returns the probability `(B,)` of the best class, as the model's loss understands it."""
-    if confidence_kind(config) == "sigmoid":
-        return logits.float().sigmoid().amax(1)
-    return logits.float().softmax(1).amax(1)
-
-
-def confidence_kind(config: Any) -> str:
-    """Returns "softmax" or "sigmoid", by the loss that the configuration names."""
-    name = config.problem_type or config.classification_loss
-    return "sigmoid" if name in ("sigmoid", "multi_label_classification") else "softmax"
 
 
 def losses_of(logits: torch.Tensor, labels: torch.Tensor, *, config: Any) -> torch.Tensor:

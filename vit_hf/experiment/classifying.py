@@ -13,8 +13,9 @@ from ..evaluation.calibration import NUM_BINS, calibration_error
 from ..evaluation.intervals import by_bootstrap, of_share
 from ..evaluation.label_sets import label_set_hits, read_label_sets
 from ..evaluation.metrics import NUM_TOP_CLASSES
-from ..evaluation.predictions import Predictions, collect_predictions, confidence_kind
+from ..evaluation.predictions import Predictions, collect_predictions
 from ..hub.results import Metric
+from ..modeling.losses import score_kind
 from .results import measured
 from .subject import Subject
 
@@ -74,7 +75,7 @@ def over_readable(found: Predictions, config: Any, *, split: str) -> list[Metric
             calibration_error(confidences, is_right),
             **about,
             interval=by_bootstrap(calibration_error, confidences, is_right),
-            settings={"bins": NUM_BINS, "confidence": confidence_kind(config)},
+            settings={"bins": NUM_BINS, "confidence": score_kind(config)},
         ),
         measured("loss", losses.mean(), **about, interval=by_bootstrap(np.mean, losses)),
     ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The classification losses: softmax or sigmoid cross-entropy, regression.
+"""The classification losses: softmax or sigmoid cross-entropy, regression; and the scores of each.
 
 Each is a mean over images, so the gradients of accumulated batches of one size average to that of
 the big batch.
@@ -86,6 +86,28 @@ def classification_loss(logits: torch.Tensor, labels: torch.Tensor, config) -> t
         )
     labels = labels.to(logits.device).reshape(-1, num_labels).float()
     return LOSSES[name](logits.reshape(-1, num_labels), labels)
+
+
+def score_kind(config) -> str:
+    """Returns "softmax", "sigmoid" or "none": what makes scores of a classifier's logits.
+
+    As transformers' image-classification pipeline has it, which knows `problem_type` and
+    `num_labels` alone; for `classification_loss="sigmoid"` it has to be told
+    `function_to_apply="sigmoid"`.
+    """
+    if config.problem_type == "regression":
+        return "none"
+    is_multi_label = config.problem_type == "multi_label_classification"
+    is_sigmoid = is_multi_label or config.num_labels == 1
+    return "sigmoid" if is_sigmoid or config.classification_loss == "sigmoid" else "softmax"
+
+
+def scores_of(logits: torch.Tensor, config) -> torch.Tensor:
+    """Returns the scores `(B, K)` of logits `(B, K)`, in float32; see `score_kind`."""
+    logits, kind = logits.float(), score_kind(config)
+    if kind == "softmax":
+        return logits.softmax(dim=-1)
+    return logits.sigmoid() if kind == "sigmoid" else logits
 
 
 def check_classes(labels: torch.Tensor, num_labels: int):
