@@ -161,6 +161,14 @@ def test_masked_patch_prediction_opens_as_features(tmp_path):
     assert 'pipeline("image-feature-extraction"' in card and "nothing else" not in card
 
 
+def test_it_tells_what_pictures_are_served_wrongly(folder):
+    """transformers' image processor makes white of 16 bits, and no error."""
+    assert "8 bits a channel" in render_card(folder).read_text()
+    settings = folder / "preprocessor_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"do_convert_rgb": False}))
+    assert "8 bits a channel" not in render_card(folder).read_text()
+
+
 def test_its_four_lines_run(folder, tmp_path, monkeypatch):
     card = render_card(folder).read_text()
     code = card.split("```python\n")[1].split("```")[0]

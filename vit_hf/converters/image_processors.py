@@ -4,6 +4,7 @@
 import json
 from math import floor
 from pathlib import Path
+from typing import Any
 
 from transformers import ViTImageProcessorPil
 from transformers.image_processing_utils import get_size_dict
@@ -200,7 +201,7 @@ SETTINGS = {
 }
 
 
-def to_timm(processor, image_hw: tuple[int, int]) -> dict:
+def to_timm(processor: Any, image_hw: tuple[int, int]) -> dict:
     """Returns timm's `pretrained_cfg` entries of a processor; `None` is the authors'.
 
     Raises:
