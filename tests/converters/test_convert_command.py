@@ -158,3 +158,14 @@ def test_a_file_is_not_written_over_itself(tmp_path, capsys):
     assert convert(path, path, "--to", "jax", "--num_labels", 3) == 2
     assert "which is the source too" in capsys.readouterr().err
     assert path.read_bytes() == JAX.read_bytes()
+
+
+@pytest.mark.parametrize("name, to", [("out", "vit_hf"), ("out", "transformers"), ("x.npz", "jax")])
+def test_an_account_does_not_outlive_its_weights(name, to, tmp_path):
+    settings = [] if to == "jax" else ["--settings", "hidden_act=gelu"]
+    assert convert(JAX, tmp_path / name, "--to", to, "--verify", *settings) == 0
+    assert list(tmp_path.rglob("*parity.json"))
+    assert convert(JAX, tmp_path / name, "--to", to, "--num_labels", 3, *settings) == 0
+    assert not list(tmp_path.rglob("*parity.json"))
+    if to == "vit_hf":
+        assert "Where the weights come from" not in (tmp_path / name / "README.md").read_text()

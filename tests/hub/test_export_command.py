@@ -109,6 +109,33 @@ def test_a_foreign_checkpoint_gets_its_passport(tmp_path, capsys):
     assert torch.equal(load_checkpoint(folder).classifier.weight, expected)
 
 
+def test_accounts_do_not_outlive_their_weights(trained, tmp_path):
+    folder, plain = tmp_path / "exported", tmp_path / "plain"
+    VisionTransformerForImageClassification(VisionTransformerConfig(**SMALL)).save_pretrained(plain)
+    assert export(trained, "--output_dir", folder) == 0
+    assert export(plain, "--output_dir", folder) == 0
+    assert {"results.json", "recipe.json"}.isdisjoint(file.name for file in folder.iterdir())
+    card = (folder / "README.md").read_text()
+    assert "accuracy" not in card and "`mine`" not in card
+    # The same weights in other files keep theirs.
+    model = VisionTransformerForImageClassification.from_pretrained(trained)
+    (trained / "model.safetensors").unlink()
+    model.save_pretrained(trained, max_shard_size="10KB")
+    assert export(trained, "--output_dir", trained) == 0
+    assert "accuracy" in (trained / "README.md").read_text()
+    assert len(list(trained.glob("model*.safetensors*"))) == 1
+
+
+def test_a_passport_is_told_of_its_own_weights_alone(trained, tmp_path):
+    folder, again = tmp_path / "exported", tmp_path / "again"
+    assert export(JAX, "--output_dir", folder) == 0
+    assert export(folder, "--output_dir", again) == 0
+    assert "## Where the weights come from" in (again / "README.md").read_text()
+    shutil.copyfile(trained / "model.safetensors", folder / "model.safetensors")
+    assert export(folder) == 0
+    assert "## Where the weights come from" not in (folder / "README.md").read_text()
+
+
 def test_what_was_exported_gets_a_new_card_and_nothing_else(trained, tmp_path, capsys):
     folder = tmp_path / "exported"
     export(trained, "--output_dir", folder)

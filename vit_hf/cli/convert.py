@@ -23,7 +23,8 @@ class Arguments:
         init=False,
         metadata={
             "word": None,
-            "help": "A new folder, or one of an earlier conversion; for jax and big_vision a file.",
+            "help": "A new folder, or that of an earlier conversion; an .npz file for jax and "
+            "big_vision.",
         },
     )
     to: Literal["vit_hf", "transformers", "timm", "jax", "big_vision"] = field(
@@ -128,7 +129,7 @@ def run(arguments: Arguments) -> int:
 
 def report(arguments: Arguments, loaded, processor, destination: Path) -> int:
     """Prints the parity line, writes `parity.json` where asked for, and returns the exit status."""
-    from ..converters.parity import compare, write_account
+    from ..converters.parity import account_path, compare, write_account
 
     account = compare(
         loaded,
@@ -149,6 +150,8 @@ def report(arguments: Arguments, loaded, processor, destination: Path) -> int:
         )
     if arguments.verify:
         print(f"wrote: {write_account(account, destination)}")
+    else:  # an earlier conversion's is of other weights
+        account_path(destination).unlink(missing_ok=True)
     if arguments.to == "vit_hf":
         write_card(destination, config=loaded.model.config, name=destination.name)
     largest = max(

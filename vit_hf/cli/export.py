@@ -3,6 +3,7 @@
 push it to the Hugging Face Hub; or, with --to, as a graph that takes raw images.
 """
 
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -203,9 +204,10 @@ def export_own(source: Path, folder: Path):
 
     loaded = load(source)
     print(f"recognised: {loaded.recognised}")
-    export_checkpoint(loaded.model, folder, image_processor=load_image_processor(source))
-    if folder.resolve() != source.resolve():
-        copy_accounts(source, folder)
+    with tempfile.TemporaryDirectory() as kept:  # in place, they would go with the old weights
+        copy_accounts(source, kept)
+        export_checkpoint(loaded.model, folder, image_processor=load_image_processor(source))
+        copy_accounts(kept, folder)
 
 
 def convert(checkpoint: str, folder: Path) -> int:

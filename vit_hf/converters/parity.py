@@ -180,19 +180,22 @@ def difference(expected: torch.Tensor, got: torch.Tensor) -> float:
     return largest if largest == largest else float("inf")
 
 
-def write_account(account: dict, destination: Path) -> Path:
-    """Writes the account with the weights' hash, and returns its path: `parity.json` in a
-    checkpoint's folder, `NAME.parity.json` beside the file `NAME.npz`, which may lie among others.
+def account_path(destination: Path) -> Path:
+    """Returns where the account of a checkpoint lies: `parity.json` in its folder,
+    `NAME.parity.json` beside the file `NAME.npz`, which may lie among others.
     """
-    is_folder = destination.is_dir()
-    name = f"{destination.name.removesuffix('.npz')}.parity.json"
-    path = destination / "parity.json" if is_folder else destination.with_name(name)
-    weights = destination / "model.safetensors" if is_folder else destination
-    digest = hashlib.sha256()
+    if destination.is_dir():
+        return destination / "parity.json"
+    return destination.with_name(f"{destination.name.removesuffix('.npz')}.parity.json")
+
+
+def write_account(account: dict, destination: Path) -> Path:
+    """Writes the account with the weights' hash, and returns its path."""
+    path = account_path(destination)
+    weights = destination / "model.safetensors" if destination.is_dir() else destination
     with open(weights, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    account = {**account, "weights_sha256": digest.hexdigest()}
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    account = {**account, "weights_sha256": digest}
     partial = path.with_name(f".{path.name}")
     partial.write_text(json.dumps(account, indent=2) + "\n", encoding="utf-8")
     partial.replace(path)

@@ -23,7 +23,7 @@ from .rules import expected_shape, write_parameters
 logger = logging.get_logger(__name__)
 
 FILE_FORMATS = ("jax", "big_vision")
-# What a conversion to a folder leaves there, beside its configuration, and the `model_type` in that.
+# What a conversion to a folder leaves there beside config.json, and the `model_type` in that.
 WRITTEN = {
     "vit_hf": (
         "model*.safetensors*",

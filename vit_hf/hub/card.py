@@ -13,6 +13,7 @@ from safetensors import safe_open
 
 from ..modeling.configuration_vision_transformer import VisionTransformerConfig
 from .measures import Measure, summarise
+from .reopening import digest
 from .results import Run, parse_runs, read_runs
 
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
@@ -38,7 +39,7 @@ def render_card(
 
     Everything comes from the folder: `config.json`, `preprocessor_config.json`, the weights' sizes,
     and where they are there `results.json` (`vit_hf.hub.results`), `recipe.json` and
-    `parity.json`, the passport of a conversion.
+    `parity.json`, the passport of a conversion, which is told where it is of these weights.
 
     Args:
         folder: the exported folder.
@@ -59,7 +60,7 @@ def render_card(
     if not (folder / "config.json").is_file():
         raise ValueError(f"got {folder}, which has no config.json; give an exported folder")
     runs = find_runs(folder) if results is None else parse_runs(results)
-    recipe, parity = (read_if_there(folder / name) for name in ("recipe.json", "parity.json"))
+    recipe, parity = read_if_there(folder / "recipe.json"), find_passport(folder)
     if recipe and not {"name", "source"} <= set(recipe):
         raise ValueError(f"{folder / 'recipe.json'} lacks name or source; it has {list(recipe)}")
     if name is None:
@@ -150,6 +151,15 @@ def find_runs(folder: Path) -> list[Run]:
     """Returns the runs that the folder's `results.json` tells of, none where it has none."""
     path = folder / "results.json"
     return read_runs(path) if path.is_file() else []
+
+
+def find_passport(folder: Path) -> dict:
+    """Returns the content of the folder's `parity.json`; an empty dict where it has none, or one of
+    other weights.
+    """
+    passport = read_if_there(folder / "parity.json")
+    belongs = passport.get("weights_sha256") in (None, digest(folder / "model.safetensors"))
+    return passport if belongs else {}
 
 
 def read_if_there(path: Path) -> dict:

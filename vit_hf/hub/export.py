@@ -3,6 +3,7 @@
 that runs them.
 """
 
+import filecmp
 import json
 import shutil
 import tempfile
@@ -22,8 +23,9 @@ AUTO_MAP = {
     "AutoModelForMaskedImageModeling": f"{MODELING}.VisionTransformerForMaskedPatchPrediction",
 }
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-# What a run or a conversion leaves beside the weights, for the card.
-ACCOUNTS = ("parity.json", "recipe.json", "results.json", "*.png")
+# What a run or a conversion leaves beside the weights, for the card, and the pictures in it.
+ACCOUNTS = ("parity.json", "recipe.json", "results.json")
+PICTURES = "*.png"
 
 
 def export_checkpoint(
@@ -36,7 +38,9 @@ def export_checkpoint(
 
     Args:
         model: any of the package's models.
-        folder: where to; made if it is not there, its files replaced once all are written.
+        folder: where to; made if it is not there, its files replaced once all are written. Where it
+            holds other weights, their accounts (`results.json`, `recipe.json`, `parity.json`) are
+            removed.
         image_processor: the preprocessing; `None` is the authors', at the model's native size.
         parity: the `parity.json` of the conversion that the weights come from, carried along where
             it is given; see `vit-hf convert --verify`.
@@ -59,11 +63,24 @@ def export_checkpoint(
             if file.name != "__init__.py":
                 shutil.copyfile(file, staged / file.name)
         save_image_processor(image_processor, staged, model.config)
+        remove_other_weights(folder, staged)
         if parity is not None:
             shutil.copyfile(parity, staged / "parity.json")
         for file in staged.iterdir():
             file.replace(folder / file.name)
     return folder
+
+
+def remove_other_weights(folder: Path, staged: Path):
+    """Removes the weights of `folder` that differ from those in `staged`, with their accounts."""
+    other = [
+        file
+        for file in folder.glob("model*.safetensors*")
+        if not (staged / file.name).is_file()
+        or not filecmp.cmp(file, staged / file.name, shallow=False)
+    ]
+    for file in [*(folder / name for name in ACCOUNTS if other), *other]:
+        file.unlink(missing_ok=True)
 
 
 def missing_from_export(folder) -> list[str]:
@@ -82,7 +99,7 @@ def missing_from_export(folder) -> list[str]:
 
 def copy_accounts(source, folder):
     """Copies what the card of a checkpoint is rendered from, out of the folder it was in before."""
-    for pattern in ACCOUNTS:
+    for pattern in (*ACCOUNTS, PICTURES):
         for file in Path(source).glob(pattern):
             shutil.copyfile(file, Path(folder) / file.name)
 

@@ -131,8 +131,5 @@ def digest(path: Path) -> str | None:
     """Returns the SHA-256 of a file; `None` where there is none."""
     if not path.is_file():
         return None
-    found = hashlib.sha256()
     with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            found.update(block)
-    return found.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
