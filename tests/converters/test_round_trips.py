@@ -163,6 +163,20 @@ def test_ours_to_transformers_opens_with_stock_transformers(tmp_path):
     }
 
 
+def test_the_kind_of_labels_goes_both_ways(tmp_path):
+    kind = "multi_label_classification"
+    model = tiny(problem_type=kind)
+    save_checkpoint(model, tmp_path / "theirs", format="transformers")
+    back = load_checkpoint(tmp_path / "theirs")
+    assert back.config.problem_type == kind
+    save_checkpoint(back, tmp_path / "again", format="transformers")
+    stock = AutoModelForImageClassification.from_pretrained(tmp_path / "again")
+    assert stock.config.problem_type == kind
+    # Any of its settings may be given in place of the checkpoint's.
+    other = load_checkpoint(tmp_path / "theirs", num_labels=3, problem_type=None)
+    assert other.config.problem_type is None
+
+
 def test_a_vit_model_keeps_its_pooler(tmp_path):
     model = tiny(representation_size=24, layer_norm_eps=1e-12).vit
     save_checkpoint(model, tmp_path / "out", format="transformers")

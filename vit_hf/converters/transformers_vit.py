@@ -149,6 +149,7 @@ def describe(checkpoint, *, native_image_size, wanted_image_size, overrides: dic
         "id2label",
         "label2id",
         "num_labels",
+        "problem_type",
     }
     config = ViTConfig(
         **{name: value for name, value in checkpoint.config.items() if name in known_names}
@@ -176,6 +177,8 @@ def describe(checkpoint, *, native_image_size, wanted_image_size, overrides: dic
                 f"{checkpoint.path}: got pooler_act={config.pooler_act!r}, allowed: 'tanh'"
             )
         settings["representation_size"] = arrays.shape(f"{pooler}.weight")[0]
+    if has_head:
+        settings["problem_type"] = config.problem_type
     if has_decoder:
         settings["prediction_target"] = "raw_pixels"
         if (config.encoder_stride,) * 2 != as_pair(config.patch_size):
