@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForImageClassification
 
 from vit_hf.cli import main
 from vit_hf.converters import load_checkpoint, load_image_processor, parity
@@ -47,6 +48,17 @@ def test_transformers_own_code_runs_both_sides(source, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "the result run by transformers' own code" in printed
     assert "the source run by transformers' own code" in printed
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_compared_in_full(dtype, tmp_path, capsys):
+    source, folder = tmp_path / "half", tmp_path / "out"
+    AutoModelForImageClassification.from_pretrained(TRANSFORMERS, dtype=dtype).save_pretrained(
+        source
+    )
+    assert convert(source, folder, "--to", "vit_hf") == 0
+    assert "the source run by transformers' own code" in capsys.readouterr().out
+    assert load_checkpoint(folder).dtype == dtype
 
 
 def test_verify_writes_the_account(tmp_path, capsys):

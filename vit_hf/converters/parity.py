@@ -40,10 +40,10 @@ OWN_CODE = {"transformers": "transformers", "timm": "timm", "jax": "JAX", "big_v
 def compare(
     loaded, destination: Path, *, to: str, source: str, processor, num_images: int, seed: int
 ) -> dict:
-    """Runs source and result on fixed images and gives the account of it.
+    """Runs source and result on fixed images, in float32, and gives the account of it.
 
     Args:
-        loaded: the model loaded from the source, as `loading.load` gives it.
+        loaded: the model loaded from the source, as `loading.load` gives it; it becomes float32.
         destination: the checkpoint written.
         to: its format.
         source: what the user called the source.
@@ -54,14 +54,17 @@ def compare(
     Returns:
         The images, the preprocessing, the differences and the versions, as JSON has them.
     """
-    model, task = loaded.model, task_of(loaded.model)
+    task = task_of(loaded.model)
+    # What is stored in half precision is compared in full: rounding would hide differences.
+    model = loaded.model.float()
     images = make_images(model.config, num_images=num_images, seed=seed)
     pixels = normalise(images, processor)
     expected = outputs_of(model, task, pixels)
     between = f"the model loaded from {loaded.format}, and {to} written and re-opened"
     if loaded.format in ("timm", "jax", "big_vision"):
         between += f"; the source was not run by {OWN_CODE[loaded.format]} itself"
-    results = [(between, outputs_of(reopen(model, destination, to, task), task, pixels))]
+    reopened = reopen(model, destination, to, task).float()
+    results = [(between, outputs_of(reopened, task, pixels))]
     if to == "transformers":
         between = "this package, and the result run by transformers' own code"
         results.append((between, run_stock(destination, task, pixels)))
@@ -147,7 +150,9 @@ def outputs_of(model, task: str, pixels: torch.Tensor) -> dict[str, torch.Tensor
 @torch.no_grad()
 def run_stock(folder, task: str, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
     """Returns what stock transformers makes of the images; a pooler that it invents is left out."""
-    model, loading = STOCK_CLASSES[task].from_pretrained(folder, output_loading_info=True)
+    model, loading = STOCK_CLASSES[task].from_pretrained(
+        folder, dtype=torch.float32, output_loading_info=True
+    )
     encoder = getattr(model.eval(), "vit", model)
     tokens = {"tokens": encoder(pixels).last_hidden_state}
     if task == "features":
