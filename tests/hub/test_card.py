@@ -106,6 +106,19 @@ def test_one_run(folder):
     assert "\n\n\n" not in card and "Undefined" not in card and "None" not in card
 
 
+def test_the_learning_rates_that_were_tried_are_told(folder):
+    tried = [
+        {"learning_rate": 0.003, "validation_accuracy": 0.5},
+        {"learning_rate": 0.01, "validation_accuracy": 0.625},
+        {"learning_rate": 0.1, "lost": "the loss is nan"},
+    ]
+    assert "learning rate was chosen" not in render(folder, [run(0, details={"sweep": None})])
+    card = render(folder, [run(0, details={"sweep": tried})])
+    rows = "| 0.003 | 50.00 % |\n| **0.01** | 62.50 % |\n| 0.1 | diverged |"
+    assert f"\n\n| learning rate | accuracy |\n|---|---|\n{rows}\n\nVersions" in card
+    assert "\n\n\n" not in card
+
+
 def test_its_metadata_is_what_the_hub_sorts_by(folder):
     render(folder, [run(0), run(1)])
     data = ModelCard.load(folder / "README.md").data

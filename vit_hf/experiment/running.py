@@ -103,6 +103,11 @@ def say_what_begins(trainer: VisionTransformerTrainer, dataset_name: str | None)
     )
 
 
+def images_an_update(training: VisionTransformerTrainingArguments) -> int:
+    """Returns how many images an update takes, over all devices."""
+    return training.train_batch_size * training.world_size * training.gradient_accumulation_steps
+
+
 def evaluate_splits(trainer: VisionTransformerTrainer, inputs: Inputs) -> list[Metric]:
     """Evaluates every split that is not trained on."""
     metrics = []
@@ -258,9 +263,7 @@ def recipe_of(
     flags = {
         name: value for part in (training, model, *others) for name, value in vars(part).items()
     }
-    flags["total_train_batch_size"] = (
-        training.train_batch_size * training.world_size * training.gradient_accumulation_steps
-    )
+    flags["total_train_batch_size"] = images_an_update(training)
     of_no_effect = {
         *HOW_A_BATCH_IS_MADE_UP,
         "num_train_epochs" if training.max_steps > 0 else "max_steps",

@@ -95,7 +95,8 @@ class Run:
         pictures: captions of pictures in the folder, by file name.
         preprocessing: what was made of each image before it was measured: the settings of the image
             processor, and the type that the model computed in.
-        details: anything else; kept, not told in the card.
+        details: anything else; kept, and but for `sweep`, the learning rates that were tried, not
+            told in the card.
     """
 
     model_name: str
