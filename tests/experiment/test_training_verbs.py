@@ -112,6 +112,41 @@ def test_a_recipe_is_told_with_what_was_changed_of_it(images, pretrained, tmp_pa
     assert "it/s]" not in capfd.readouterr().err  # no library shows a bar
 
 
+def test_what_there_is_to_know_of_a_recipe_is_said(images, pretrained, tmp_path, capsys):
+    words = ["--recipe", "vit-finetune-pets", "--model_name_or_path", pretrained, "--use_cpu"]
+    words += ["--dataset_name", images, "--output_dir", tmp_path, "--image_size", 16]
+    words += ["--max_steps", 1, "--total_train_batch_size", 64, "--save_strategy", "no"]
+    assert run("finetune", *words) == 0
+    said = capsys.readouterr().out
+    assert "vit-finetune-pets: 500 of 500 steps are warm-up" in said
+    assert "an update takes more images than the 48 there are to train on" in said
+
+
+@pytest.mark.parametrize("num_checkpoints", [0, 2])
+def test_a_run_that_is_stopped_tells_how_to_go_on(num_checkpoints, tmp_path, capsys, monkeypatch):
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    for index in range(num_checkpoints):
+        (tmp_path / f"checkpoint-{index + 1}").mkdir()
+    monkeypatch.setattr("vit_hf.cli.pretrain.run", stop)
+    assert run("pretrain", "--output_dir", tmp_path, "--use_cpu") == 130
+    advice = (
+        f"; the newest checkpoint is {tmp_path / 'checkpoint-2'}, and the same command with "
+        "--resume_from_checkpoint last goes on from it"
+    )
+    assert (
+        capsys.readouterr().err == f"\nvit-hf pretrain: stopped{advice * bool(num_checkpoints)}\n"
+    )
+
+
+def test_the_images_say_how_many_classes_there_are(images, tmp_path, capsys):
+    words = ["--settings", *TINY, "num_labels=7", "--dataset_name", images, *STEPS]
+    assert run("pretrain", *words, "--output_dir", tmp_path) == 2
+    said = "got num_labels=7 for images of 2 classes (blue, red), which the head gets; leave"
+    assert said in capsys.readouterr().err
+
+
 def test_unlabelled_images_are_all_trained_on_unless_some_are_held_out(tmp_path, capsys):
     (tmp_path / "images").mkdir()
     for index in range(12):

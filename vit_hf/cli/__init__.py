@@ -68,16 +68,35 @@ def main(words: list[str] | None = None) -> int:
             f"got the verb {words[0]!r}, allowed: {', '.join(VERBS)}.{nearest(words[0], VERBS)}"
         )
     verb = importlib.import_module(f"vit_hf.cli.{words[0]}")
+    arguments = []
     try:
-        return verb.run(*parse(verb, words)) or 0
+        arguments = parse(verb, words)
+        return verb.run(*arguments) or 0
     except BrokenPipeError:  # `| head` has seen enough
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (the interpreter flushes it at the end)
         return 0
-    except (ValueError, OSError, FloatingPointError) as error:
+    except FloatingPointError as error:
+        return fail(f"\nvit-hf {words[0]}: {error}")  # a progress bar may have left the line open
+    except (ValueError, OSError) as error:
         return fail(f"vit-hf {words[0]}: {error}")
     except KeyboardInterrupt:
-        fail(f"vit-hf {words[0]}: stopped")
+        fail(f"\nvit-hf {words[0]}: stopped{how_to_go_on(arguments)}")
         return 130
+
+
+def how_to_go_on(arguments: list) -> str:
+    """Returns the words about the newest checkpoint of a training, where there is one."""
+    for part in arguments:
+        if hasattr(part, "resume_from_checkpoint"):
+            from ..training.checkpoints import LAST, find_checkpoint
+
+            newest = find_checkpoint(LAST, part.output_dir)
+            if newest is not None:
+                return (
+                    f"; the newest checkpoint is {newest}, and the same command with "
+                    f"--resume_from_checkpoint {LAST} goes on from it"
+                )
+    return ""
 
 
 class HelpWithDefaults(argparse.ArgumentDefaultsHelpFormatter):

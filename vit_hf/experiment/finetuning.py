@@ -51,7 +51,7 @@ def finetune(
     inputs = make_inputs(images, data, config=model.config, seed=training.seed, masked=False)
     processor = make_image_processor(model_arguments, model.config)
     trainer = make_trainer(model, inputs, training, image_processor=processor)
-    train(trainer, data.dataset_name)
+    train(trainer, data.dataset_name, recipe=model_arguments.recipe)
     start = model_arguments.model_name_or_path
     origin = "from scratch" if start is None or model_arguments.from_scratch else f"from {start}"
     run = account(

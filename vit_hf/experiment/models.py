@@ -31,6 +31,12 @@ def make_model(model: ModelArguments, *, task: str, names: list[str] | None):
     """
     settings = settings_of(model)
     if names is not None:
+        if settings.get("num_labels", len(names)) != len(names):
+            raise ValueError(
+                f"got num_labels={settings['num_labels']} for images of {len(names)} classes "
+                f"({', '.join(names[:5])}{', ...' * (len(names) > 5)}), which the head gets; leave "
+                "num_labels out"
+            )
         settings["id2label"] = dict(enumerate(names))
     source = model.model_name_or_path
     if source is not None and not model.from_scratch:

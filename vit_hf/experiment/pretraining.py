@@ -50,7 +50,7 @@ def pretrain(
     trainer = make_trainer(model, inputs, training, image_processor=processor)
     if task.few_shot_steps:
         trainer.add_callback(few_shot_probe(trainer, images, every_steps=task.few_shot_steps))
-    train(trainer, data.dataset_name)
+    train(trainer, data.dataset_name, recipe=model_arguments.recipe)
     run = account(
         model_name=f"ViT pre-trained on {data.dataset_name or DIGITS}",
         task=task.task,

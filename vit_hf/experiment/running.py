@@ -9,6 +9,7 @@ from typing import Any
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
+from ..data import ImageDataset
 from ..evaluation import StreamingAccuracy, TopClassesAndLosses
 from ..hub import export_checkpoint, push_or_keep
 from ..hub.card import refresh_card
@@ -83,8 +84,12 @@ def make_trainer(
     return trainer
 
 
-def say_what_begins(trainer: VisionTransformerTrainer, dataset_name: str | None) -> None:
-    """Says what is trained on what, and how an update's batch is made up."""
+def say_what_begins(
+    trainer: VisionTransformerTrainer, dataset_name: str | None, *, recipe: str | None
+) -> None:
+    """Says what is trained on what, how an update's batch is made up, and what there is to know of
+    the recipe.
+    """
     training, model = trainer.args, trainer.model
     if (Path(training.output_dir) / RESULTS).is_file() and not training.resume_from_checkpoint:
         say(f"{training.output_dir} holds an earlier run, which this one replaces", training)
@@ -101,6 +106,15 @@ def say_what_begins(trainer: VisionTransformerTrainer, dataset_name: str | None)
         f"{training.gradient_accumulation_steps} accumulated",
         training,
     )
+    size = len(trainer.train_dataset) if isinstance(trainer.train_dataset, ImageDataset) else None
+    if size is not None and size < images_an_update(training):
+        say(
+            f"an update takes more images than the {size} there are to train on, which come again "
+            "within it: --total_train_batch_size makes it smaller",
+            training,
+        )
+    for remark in get(recipe).remarks if recipe else ():
+        say(f"{recipe}: {remark}", training)
 
 
 def images_an_update(training: VisionTransformerTrainingArguments) -> int:
@@ -132,7 +146,9 @@ def metrics_of(found: dict[str, float], config, *, split: str, num_images: int) 
     ]
 
 
-def train(trainer: VisionTransformerTrainer, dataset_name: str | None) -> None:
+def train(
+    trainer: VisionTransformerTrainer, dataset_name: str | None, *, recipe: str | None
+) -> None:
     """Trains, from the checkpoint that the flags ask for, and exports at once what came of it.
 
     Says what begins, and from which checkpoint. The results of an earlier run, which tell of other
@@ -142,7 +158,7 @@ def train(trainer: VisionTransformerTrainer, dataset_name: str | None) -> None:
         ValueError: for a checkpoint that is further than this run would go.
     """
     training = trainer.args
-    say_what_begins(trainer, dataset_name)
+    say_what_begins(trainer, dataset_name, recipe=recipe)
     checkpoint = find_checkpoint(training.resume_from_checkpoint, training.output_dir)
     if checkpoint is not None:
         say(f"resuming from {checkpoint}", training)
