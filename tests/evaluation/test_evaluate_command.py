@@ -334,6 +334,23 @@ def test_a_checkpoint_that_predicts_nothing_names_the_probes(masked, images, tmp
     assert "--metrics few_shot knn" in capsys.readouterr().err
 
 
+def test_a_checkpoint_without_a_head_names_the_probes(images, tmp_path, capsys):
+    model = VisionTransformerForImageClassification(config_of(num_labels=0))
+    assert run(saved(model, tmp_path / "headless"), images, tmp_path / "out") == 2
+    assert "--metrics few_shot knn" in capsys.readouterr().err
+
+
+def test_the_account_of_a_training_is_not_replaced(classifier, images, tmp_path, capsys):
+    assert run(classifier, images, tmp_path) == 0
+    assert run(classifier, images, tmp_path) == 0  # an evaluation's is
+    results = json.loads((tmp_path / "results.json").read_text())
+    trained = json.dumps({**results, "phases": [{"name": "fine-tuning", "steps": 9}]})
+    (tmp_path / "results.json").write_text(trained)
+    assert run(classifier, images, tmp_path) == 2
+    assert f"give another folder, such as {tmp_path}-evaluated" in capsys.readouterr().err
+    assert (tmp_path / "results.json").read_text() == trained
+
+
 def test_progress_is_shown_unless_it_is_hidden(classifier, images, tmp_path, capsys):
     assert run(classifier, images, tmp_path) == 0
     assert "accuracy on test:" not in capsys.readouterr().err

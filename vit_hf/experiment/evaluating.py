@@ -12,7 +12,7 @@ import torch
 
 from ..converters import load_checkpoint
 from ..data.dataset import name_of
-from ..hub.results import Metric, Run, write_runs
+from ..hub.results import Metric, Run, read_runs, write_runs
 from ..modeling.dense import can_pack
 from ..training import VisionTransformerTrainingArguments
 from ..training.bad_images import FILE, BadImages
@@ -54,6 +54,7 @@ def evaluate(evaluation: EvaluationArguments, data: DataArguments) -> Run:
     """
     started = time.perf_counter()
     check_flags(evaluation)
+    check_output_dir(Path(evaluation.output_dir))
     sizes = parse_resolutions(evaluation.resolutions) if evaluation.resolutions else []
     training = VisionTransformerTrainingArguments(
         output_dir=evaluation.output_dir, use_cpu=evaluation.use_cpu
@@ -127,6 +128,16 @@ def check_flags(flags: EvaluationArguments) -> None:
             )
 
 
+def check_output_dir(folder: Path) -> None:
+    """Raises a `ValueError` where the results would replace the account of a training."""
+    results = folder / RESULTS
+    if results.is_file() and any(run.phases for run in read_runs(results)):
+        raise ValueError(
+            f"got --output_dir {folder}, whose {RESULTS} is the account of a training, from which "
+            f"its card is rendered; give another folder, such as {folder}-evaluated"
+        )
+
+
 def repeats(values: Sequence[int]) -> bool:
     """Whether a number stands there twice."""
     return len(set(values)) < len(values)
@@ -150,7 +161,7 @@ def open_subject(
         task="image-classification" if is_classifier else None,
         image_size=as_size(evaluation.image_size, "image_size"),
     )
-    if is_classifier and not model.classifier.weight.any():
+    if is_classifier and not can_predict(model.classifier):
         raise ValueError(
             f"got {source}, whose head is zero or was never trained, so it predicts nothing; "
             + HEADLESS
@@ -174,6 +185,11 @@ def open_subject(
         autocast=torch.bfloat16 if training.bf16 else torch.float16 if training.fp16 else None,
         has_bars=not evaluation.disable_tqdm,
     )
+
+
+def can_predict(classifier: torch.nn.Module) -> bool:
+    """Whether a head is one: without classes it is an identity, and fresh it is zero."""
+    return any(weights.any() for weights in classifier.parameters())
 
 
 def task_of(model: Any) -> str:
