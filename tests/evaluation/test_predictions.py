@@ -22,6 +22,7 @@ from vit_hf.evaluation import (
 )
 from vit_hf.evaluation.cost import Meter
 from vit_hf.evaluation.intervals import by_bootstrap, of_share, over_seeds
+from vit_hf.experiment.classifying import classes_of
 
 NUM_CLASSES = 7
 
@@ -90,6 +91,14 @@ def test_every_image_of_a_dataset(loss):
     right = (logits.argmax(1) == labels) & (torch.arange(10) != 3)
     assert torch.equal(found.is_right(), right)
     assert found.is_right(5).sum() > right.sum() and not found.is_right(5)[3]
+
+
+def test_a_name_of_two_classes_is_not_guessed():
+    cranes = {0: "crane", 1: "heron", 2: "crane"}
+    assert classes_of(["crane", "heron", "crane"], cranes) == [0, 1, 2]
+    assert classes_of(["heron"], cranes) == [1]
+    with pytest.raises(ValueError, match="the classes crane, each of which is the name of several"):
+        classes_of(["crane", "heron"], cranes)
 
 
 def test_classes_of_the_dataset_are_mapped_to_those_of_the_model():

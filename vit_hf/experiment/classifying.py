@@ -2,6 +2,7 @@
 """The numbers of a classifier: top-1, top-5, each class, calibration, label sets, loss."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -115,10 +116,15 @@ def classes_of(names: list[str], id2label: dict[int, str]) -> list[int]:
     """Returns the model's class of each class of the dataset, by name.
 
     Names that the model does not have are an error, except where its classes have no names of
-    their own and are as many: then they are taken in order.
+    their own and are as many: then they are taken in order. So are names that are the model's own
+    one for one, which may then stand for two classes, as "crane" does in ImageNet.
     """
+    if names == [id2label[index] for index in sorted(id2label)]:
+        return sorted(id2label)
     own = {label: index for index, label in id2label.items()}
     if set(names) <= set(own):
+        counts = Counter(id2label.values())
+        refuse_ambiguous([name for name in names if counts[name] > 1])
         return [own[name] for name in names]
     nameless = all(label == f"LABEL_{index}" for index, label in id2label.items())
     if nameless and len(names) == len(id2label):
@@ -130,3 +136,13 @@ def classes_of(names: list[str], id2label: dict[int, str]) -> list[int]:
         "Give a dataset with its classes, or fine-tune it on these, or measure its features: "
         "--metrics few_shot knn logistic"
     )
+
+
+def refuse_ambiguous(names: Sequence[str]) -> None:
+    """Raises a `ValueError` where there are names that two classes of the model have."""
+    if names:
+        raise ValueError(
+            f"got a dataset with the classes {listed(names)}, each of which is the name of several "
+            "of the model's; give it all of the model's classes in their order, or the model's "
+            "id2label names that differ"
+        )
