@@ -39,6 +39,7 @@ def find_classes(train: Rows, label_names: Sequence[str] | None) -> Classes:
                 f"got {len(names)} label_names, allowed: {len(feature.names)}, one for each of "
                 f"{', '.join(feature.names[:5])}, ..."
             )
+        refuse_moved(names, feature.names)
         names = names or feature.names
     elif not names:
         if isinstance(train, IterableDataset):
@@ -49,6 +50,18 @@ def find_classes(train: Rows, label_names: Sequence[str] | None) -> Classes:
         found = sorted({label for label in read_values(train, "label") if not is_missing(label)})
         return Classes([str(label) for label in found], {label: i for i, label in enumerate(found)})
     return Classes(names, {name if is_text else i: i for i, name in enumerate(names)})
+
+
+def refuse_moved(names: Sequence[str], own: Sequence[str]):
+    """Raises a `ValueError` where names put one of the source's own classes at another's place."""
+    moved = [name for name, before in zip(names, own, strict=False) if name != before]
+    moved = [name for name in moved if name in own]
+    if moved:
+        raise ValueError(
+            f"got label_names that have {listed(moved)} at other places than the source, whose "
+            f"classes are, in the order of their numbers, {listed(own)}; give new names in that "
+            "order, or none to keep these"
+        )
 
 
 def is_missing(label: Any) -> bool:
