@@ -3,7 +3,9 @@
 
 `folder/cat/1.jpg` is of class cat; `folder/train/cat/1.jpg` and `folder/test/cat/2.jpg` are in two
 splits. Pictures may lie deeper, as in `folder/train/cat/images/1.jpg`: the class is the first
-folder. With fewer than two class folders there are no labels.
+folder. With fewer than two class folders there are no labels. A folder `train` is a split where it
+has class folders, or where another split lies beside it; in `folder/train/1.jpg` beside
+`folder/bus/2.jpg` it is a class.
 
 `datasets` reads such folders too, but guesses splits from parts of names: of the class folders
 `bullet_train` and `car` it reads the first alone, without labels. It streams them as one shard, and
@@ -17,8 +19,12 @@ from pathlib import Path
 
 from datasets import ClassLabel, Dataset, Features, Image
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
+from transformers.utils import logging
 
-from .splits import TRAIN_SPLITS
+from .labels import listed
+from .splits import TEST_SPLITS, TRAIN_SPLITS
+
+logger = logging.get_logger(__name__)
 
 PICTURES = frozenset(ImageFolder.EXTENSIONS)
 SHARDS = frozenset({".parquet", ".arrow", ".tar"})
@@ -46,7 +52,7 @@ def open_class_folders(folder: Path) -> dict[str, Dataset] | None:
 def make_splits(pictures: list[str], places: list[str]) -> dict[str, Dataset]:
     """Makes the splits of pictures from their places, the paths within the folder."""
     parents = [place.split(os.sep)[:-1] for place in places]
-    has_splits = any(parent and is_train(parent[0]) for parent in parents)
+    has_splits = are_splits(parents)
     splits: dict[str, dict[str, list]] = {}
     for picture, parent in zip(pictures, parents, strict=True):
         if has_splits and not parent:
@@ -63,6 +69,29 @@ def make_splits(pictures: list[str], places: list[str]) -> dict[str, Dataset]:
         name: Dataset.from_dict({column: rows[column] for column in features}, features=features)
         for name, rows in sorted(splits.items(), key=lambda split: not is_train(split[0]))
     }
+
+
+def are_splits(parents: list[list[str]]) -> bool:
+    """Whether the first folders are splits, not classes; warns where they could be either.
+
+    Args:
+        parents: the folders, from the first on, that each picture lies in.
+    """
+    folders = {parent[0] for parent in parents if parent}
+    train = {name for name in folders if is_train(name)}
+    if not train:
+        return False
+    usual = {name for name in folders if name.lower() in TRAIN_SPLITS + TEST_SPLITS}
+    classes = {parent[1] for parent in parents if len(parent) > 1 and parent[0] in train}
+    has_splits = len(usual) > 1 or len(classes) > 1
+    others = sorted({parent[0] for parent in parents if len(parent) == 1} - usual)
+    if others:
+        kind = "splits, not classes" if has_splits else "classes, not splits"
+        logger.warning(
+            f"the folders {listed([*sorted(usual), *others])} are taken for {kind}; the pictures "
+            "of splits lie in one folder per class: train/cat/1.jpg, test/cat/2.jpg"
+        )
+    return has_splits
 
 
 def is_train(folder: str) -> bool:
