@@ -95,6 +95,12 @@ def test_a_test_split_needs_two_images_a_class():
     assert Counter(train["label"]) == Counter(test["label"]) == {0: 1, 1: 1, 2: 1}
 
 
+def test_a_share_is_that_of_the_decimal_number():
+    images = numbered(counts={0: 100})
+    assert len(share_of_each_class(images, 0.07, seed=0)) == 7  # 0.07 * 100 is above 7
+    assert len(split_off_validation(images, 0.07, seed=0)[1]) == 7
+
+
 def test_a_share_of_each_class():
     images = numbered(counts={0: 100, 1: 50, 2: 3})
     some = share_of_each_class(images, 0.1, seed=0)

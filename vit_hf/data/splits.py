@@ -8,6 +8,7 @@ same. Classes have the same share in both parts.
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 
 import numpy as np
 from datasets import Dataset
@@ -81,13 +82,13 @@ def split_off_test(images: Dataset, *, seed: int) -> tuple[Dataset, Dataset]:
             f"got one image only of {listed(rare)}; a stratified test split needs "
             "two a class: add images, leave the class out, or name a test split (--test_split)"
         )
-    num_test = max(len(counts), math.ceil(TEST_FRACTION * len(images)))
+    num_test = max(len(counts), share_of(TEST_FRACTION, len(images)))
     return draw(images, num_test, seed=seed, by_class=True)
 
 
 def split_off_validation(images: Dataset, fraction: float, *, seed: int) -> tuple[Dataset, Dataset]:
     """Draws a validation split, by class where every class has enough images, else at random."""
-    num_validation = math.ceil(fraction * len(images))
+    num_validation = share_of(fraction, len(images))
     if num_validation >= len(images):
         raise ValueError(
             f"got validation_fraction={fraction} of {len(images)} images, which leaves none to "
@@ -116,13 +117,18 @@ def share_of_each_class(images: Dataset, fraction: float, *, seed: int) -> Datas
     if not 0 < fraction <= 1:
         raise ValueError(f"got a fraction of {fraction}, allowed: above 0, to 1")
     labels = read_values(images, "label") if "label" in images.column_names else [0] * len(images)
-    wanted = {label: math.ceil(fraction * count) for label, count in Counter(labels).items()}
+    wanted = {label: share_of(fraction, count) for label, count in Counter(labels).items()}
     taken: list[int] = []
     for index in np.random.default_rng(seed).permutation(len(images)).tolist():
         if wanted[labels[index]] > 0:
             wanted[labels[index]] -= 1
             taken.append(index)
     return images.select(sorted(taken), keep_in_memory=True)
+
+
+def share_of(fraction: float, count: int) -> int:
+    """Returns a share of `count` things, rounded up: 7 of 100 are 0.07, which in binary is more."""
+    return math.ceil(Fraction(str(fraction)) * count)
 
 
 def draw(images: Dataset, num_drawn: int, *, seed: int, by_class: bool) -> tuple[Dataset, Dataset]:
