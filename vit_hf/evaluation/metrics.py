@@ -156,7 +156,8 @@ class StreamingAccuracy:
 
     def __call__(self, prediction: EvalPrediction, compute_result: bool = True) -> dict[str, float]:
         """Counts a batch; with the last one, returns the accuracies, see `TopKAccuracy.compute`,
-        and, where losses were given, `loss`: their mean over the images that could be decoded.
+        and, where losses were given, `loss`: their mean over the images that could be decoded, and
+        `num_decodable`: how many these are.
         """
         classes: Any = prediction.predictions
         references = torch.as_tensor(prediction.label_ids)
@@ -171,6 +172,7 @@ class StreamingAccuracy:
         result = self.metric.compute()
         if self.num_losses:
             result["loss"] = self.sum_of_losses / self.num_losses
+            result["num_decodable"] = self.num_losses
         self.reset()
         return result
 

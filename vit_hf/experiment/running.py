@@ -138,10 +138,11 @@ def evaluate_splits(trainer: VisionTransformerTrainer, inputs: Inputs) -> list[M
 
 def metrics_of(found: dict[str, float], config, *, split: str, num_images: int) -> list[Metric]:
     """Picks the metrics from what `Trainer.evaluate` found; of five classes, top-5 says nothing."""
-    names = ["accuracy", "top5_accuracy", "loss"]
+    counts = dict.fromkeys(["accuracy", "top5_accuracy"], num_images)
+    counts["loss"] = int(found.get(f"{split}_num_decodable", num_images))
     return [
-        measured(name, found[f"{split}_{name}"], split=split, num_images=num_images)
-        for name in names
+        measured(name, found[f"{split}_{name}"], split=split, num_images=count)
+        for name, count in counts.items()
         if f"{split}_{name}" in found and (name != "top5_accuracy" or config.num_labels > 5)
     ]
 
