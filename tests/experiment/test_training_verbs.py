@@ -73,6 +73,8 @@ def test_finetuning_starts_from_it_at_twice_the_size(finetuned, pretrained):
     assert metric(results, "accuracy") == metric(results, "accuracy", "validation") == 1.0
     assert results["dataset"]["splits"] == {"train": 38, "validation": 10, "test": 12}
     assert results["settings"]["model_name_or_path"] == str(pretrained)
+    assert results["dataset"]["name"] == "colors" and results["dataset"]["hub_id"] is None
+    assert results["model_name"] == f"ViT fine-tuned on colors from {pretrained.name}"
     model = AutoModelForImageClassification.from_pretrained(finetuned)
     assert model.config.grid == (8, 8) and model.config.label2id == {"blue": 0, "red": 1}
     classify = pipeline("image-classification", model=str(finetuned))
@@ -223,6 +225,9 @@ def test_an_unreadable_test_image_is_wrong_and_has_no_loss(images, pretrained, t
     expected, found = results_of(tmp_path / "out"), results_of(tmp_path / "evaluated")
     assert metric(found, "accuracy") == metric(expected, "accuracy") <= 59 / 60
     assert metric(found, "loss") == pytest.approx(metric(expected, "loss"), rel=1e-5)
+    for results in (found, expected):
+        counts = {part["name"]: part["num_images"] for part in results["metrics"]}
+        assert counts["accuracy"] == 60 and counts["loss"] == 59
 
 
 def test_rows_without_an_image_do_not_cost_the_training(

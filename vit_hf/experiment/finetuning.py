@@ -11,7 +11,7 @@ from ..training import VisionTransformerTrainingArguments
 from .arguments import ModelArguments, TrainingDataArguments
 from .inputs import class_names, make_inputs, open_images
 from .models import make_image_processor, make_model
-from .results import DIGITS, account, is_hub_id
+from .results import account, called, hub_id_of
 from .running import (
     check_output_dir,
     evaluate_splits,
@@ -53,9 +53,11 @@ def finetune(
     trainer = make_trainer(model, inputs, training, image_processor=processor)
     train(trainer, data.dataset_name, recipe=model_arguments.recipe)
     start = model_arguments.model_name_or_path
-    origin = "from scratch" if start is None or model_arguments.from_scratch else f"from {start}"
+    origin = (
+        "from scratch" if start is None or model_arguments.from_scratch else f"from {called(start)}"
+    )
     run = account(
-        model_name=f"ViT fine-tuned on {data.dataset_name or DIGITS} {origin}",
+        model_name=f"ViT fine-tuned on {called(data.dataset_name)} {origin}",
         task="image-classification",
         dataset_name=data.dataset_name,
         images=images,
@@ -63,7 +65,7 @@ def finetune(
         settings=[model_arguments, data],
         recipe=model_arguments.recipe,
         base_model=None if model_arguments.from_scratch else start,
-        base_model_hub_id=start if is_hub_id(start) and not model_arguments.from_scratch else None,
+        base_model_hub_id=None if model_arguments.from_scratch else hub_id_of(start),
         phases=[phase_of(trainer, "fine-tuning")],
         metrics=evaluate_splits(trainer, inputs),
         details={"num_parameters": model.num_parameters(), "sweep": sweep},

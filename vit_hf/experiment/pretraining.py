@@ -15,7 +15,7 @@ from ..training.few_shot_probe import FewShotProbe
 from .arguments import ModelArguments, TaskArguments, TrainingDataArguments
 from .inputs import class_names, make_inputs, open_images
 from .models import make_image_processor, make_model
-from .results import DIGITS, account
+from .results import account, called
 from .running import (
     check_output_dir,
     evaluate_splits,
@@ -52,7 +52,7 @@ def pretrain(
         trainer.add_callback(few_shot_probe(trainer, images, every_steps=task.few_shot_steps))
     train(trainer, data.dataset_name, recipe=model_arguments.recipe)
     run = account(
-        model_name=f"ViT pre-trained on {data.dataset_name or DIGITS}",
+        model_name=f"ViT pre-trained on {called(data.dataset_name)}",
         task=task.task,
         dataset_name=data.dataset_name,
         images=images,

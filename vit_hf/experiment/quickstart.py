@@ -46,7 +46,7 @@ from ..inspection import (
 )
 from ..training import VisionTransformerTrainer, VisionTransformerTrainingArguments
 from .inputs import Inputs
-from .results import DIGITS, account, measured
+from .results import account, called, measured
 from .running import RESULTS, make_trainer, phase_of
 
 WARMUP_SHARE = (
@@ -134,7 +134,7 @@ def quickstart(settings) -> Run:
     reopened = reopen(checkpoint, images, output_dir / "samples")
     run = account(
         model_name=f"ViT {config.hidden_size}x{config.num_hidden_layers} on "
-        f"{settings.dataset_name or DIGITS}",
+        f"{called(settings.dataset_name)}",
         task="image-classification",
         dataset_name=settings.dataset_name,
         images=images,

@@ -9,6 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
 from ..data.fingerprint import fingerprint
 from ..evaluation.intervals import Interval, of_share
 from ..hub.measures import Measure, show
@@ -32,9 +35,9 @@ def account(*, dataset_name: str | None, images, seed: int, settings: list, **en
     """
     found = {name: fingerprint(rows) for name, rows in images.items()}
     dataset = Images(
-        name=dataset_name or DIGITS,
+        name=called(dataset_name),
         splits={name: len(rows) for name, rows in images.items() if hasattr(rows, "__len__")},
-        hub_id=dataset_name if is_hub_id(dataset_name) else None,
+        hub_id=hub_id_of(dataset_name),
         fingerprint=found["train"],
         fingerprints={name: digits for name, digits in found.items() if digits is not None},
     )
@@ -48,9 +51,31 @@ def account(*, dataset_name: str | None, images, seed: int, settings: list, **en
     )
 
 
-def is_hub_id(name: str | None) -> bool:
-    """Whether what a user named is on the Hub, and not on this machine."""
-    return name is not None and not Path(name).expanduser().exists()
+def hub_id_of(name: str | None) -> str | None:
+    """Returns the id on the Hub of what a user named, without a dataset's configuration
+    (`id:configuration`); `None` for what is on this machine, a pattern or an address.
+    """
+    if name is None or "://" in name or Path(name).expanduser().exists():
+        return None
+    hub_id = name.partition(":")[0]
+    try:
+        validate_repo_id(hub_id)
+    except HFValidationError:
+        return None
+    return hub_id
+
+
+def called(name: str | None) -> str:
+    """Returns what a dataset, or a checkpoint, is called in a card: its id on the Hub, its address,
+    or the name of its own folder or file, without the folders of this machine that it lies in.
+    """
+    if name is None:
+        return DIGITS
+    if "://" in name:
+        return name
+    path = Path(name).expanduser()
+    path = path.parent if "*" in path.name else path
+    return hub_id_of(name) or path.resolve().name
 
 
 def measured(

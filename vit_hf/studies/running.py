@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..experiment.arguments import DataArguments
-from ..experiment.results import DIGITS, VERSIONS_OF, is_hub_id, write_json
+from ..experiment.results import DIGITS, VERSIONS_OF, called, hub_id_of, write_json
 from ..experiment.running import RESULTS
 from ..hub.results import Run, command_line, read_runs, write_runs
 from .figure import draw_study
@@ -117,8 +117,8 @@ def account_of(
         "command": command_line([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "scale": asdict(scale),
         "dataset": {
-            "name": images.name or DIGITS,
-            "hub_id": images.name if is_hub_id(images.name) else None,
+            "name": called(images.name),
+            "hub_id": hub_id_of(images.name),
             "fingerprint": images.fingerprint,
             "splits": {"train": len(images.train), "test": images.num_test_in_all},
             "test_images_measured": len(images.test),
