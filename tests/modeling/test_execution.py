@@ -209,6 +209,24 @@ def test_what_is_no_tensor_is_named(build, images, model_class):
     build(model_class)(**inputs)
 
 
+@pytest.mark.parametrize("model_class", [Classifier, Predictor])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
+def test_pixels_that_are_not_normalised_are_named(build, model_class, dtype):
+    with pytest.raises(TypeError, match=rf"{dtype}, allowed: floats .*the image processor"):
+        build(model_class)(torch.zeros(2, 3, 32, 32, dtype=dtype))
+
+
+@pytest.mark.parametrize("size", [(2, 2), (5, 5), (8, 7)])
+def test_images_smaller_than_a_patch_of_a_hybrid(build, tiny_config, size):
+    stem = {"stem_blocks": [1, 1], "stem_width": 32, "patch_size": 1}  # 8x8 pixels a patch
+    model = build(Classifier, **stem)
+    with pytest.raises(ValueError, match=r"smaller than one patch of 8x8"):
+        model(torch.zeros(2, 3, *size))
+    assert model(torch.zeros(2, 3, 8, 9)).logits.shape == (2, 2)
+    with pytest.raises(ValueError, match="no patch: a patch stands for 8x8 pixels"):
+        tiny_config(**stem, image_size=size)
+
+
 def of_stacked_parameters(model, pixels):
     """Returns the logits of one model for each of two sets of parameters."""
     stacked = {name: torch.stack([each, each]) for name, each in model.named_parameters()}

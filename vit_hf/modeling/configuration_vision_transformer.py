@@ -315,8 +315,8 @@ class VisionTransformerConfig(PreTrainedConfig):
                     f"got {name}={getattr(self, name)!r}, "
                     "allowed: a positive int or (height, width)"
                 )
-        if min(self.grid) < 1:
-            height, width = self.pixels_per_patch
+        height, width = self.pixels_per_patch
+        if self.image_hw[0] < height or self.image_hw[1] < width:
             cells = self.stem_blocks is not None
             raise ValueError(
                 f"got image_size={self.image_size} and patch_size={self.patch_size}, which leave "

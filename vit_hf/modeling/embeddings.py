@@ -47,7 +47,7 @@ class PatchEmbeddings(nn.Module):
         """Returns the patches `(rows, columns)` of `pixel_values` `(B, C, H, W)`.
 
         Raises:
-            TypeError: for anything but a tensor.
+            TypeError: for anything but a tensor of floats.
             ValueError: for another rank, another number of channels, or an image smaller than one
                 patch.
         """
@@ -58,6 +58,12 @@ class PatchEmbeddings(nn.Module):
                 "give what an image processor returns with two asterisks, as in "
                 'model(**processor(images, return_tensors="pt"))'
             )
+        if not pixel_values.is_floating_point():
+            raise TypeError(
+                f"got pixel_values of {pixel_values.dtype}, allowed: floats that are rescaled and "
+                "normalised as in training; give what the image processor returns, or for most "
+                "checkpoints pixel_values.float() / 127.5 - 1"
+            )
         if pixel_values.dim() != 4 or pixel_values.shape[1] != config.num_channels:
             raise ValueError(
                 f"got pixel_values of shape {tuple(pixel_values.shape)}, allowed: (batch, "
@@ -66,7 +72,7 @@ class PatchEmbeddings(nn.Module):
             )
         height, width = pixel_values.shape[2:]
         grid, patch = config.grid_of((height, width)), config.pixels_per_patch
-        if min(grid) < 1:
+        if height < patch[0] or width < patch[1]:
             raise ValueError(
                 f"got an image of {height}x{width} pixels, smaller than one patch of "
                 f"{patch[0]}x{patch[1]}; resize it to at least that, or to the model's native "
