@@ -73,10 +73,9 @@ def argument_classes() -> list[type]:
     return [Arguments, DataArguments]
 
 
-def defaults(words: list[str]) -> dict:
-    """Returns the flags' defaults for images of `words`: the digits are not mirrored."""
-    is_digits = not any(word.split("=")[0] == "--dataset_name" for word in words)
-    return {"flip": False} if is_digits else {}
+def defaults(given: dict) -> dict:
+    """Returns the flags' defaults for the images of `given`: the digits are not mirrored."""
+    return {} if "dataset_name" in given else {"flip": False}
 
 
 def run(arguments: Arguments, data) -> int:
