@@ -86,6 +86,13 @@ def test_flops_of_one_device_against_the_limit():
     assert entries["mfu"] == pytest.approx(tflops / 2)
 
 
+def test_no_share_of_a_limit_that_was_passed():
+    meter = Throughput(model_flops_per_image=3e9, device=CPU, limit=1.0)
+    run_steps(meter, 1)
+    entries = meter.log_entries()
+    assert entries["model_tflops_per_second"] > 0 and "mfu" not in entries
+
+
 def test_nothing_is_claimed_that_is_not_known():
     meter = Throughput(device=CPU)
     run_steps(meter, 1)

@@ -84,9 +84,9 @@ class Throughput:
         Returns:
             `images_per_second` over all processes; `input_wait_share` of the time, as the program
             waits, which on an accelerator may have work queued meanwhile; `model_tflops_per_second`
-            and, of the limit, `mfu` of one device; `peak_memory_gib` of an accelerator's tensors,
-            or else `resident_memory_gib` of this process without its workers. Nothing where no
-            step ended.
+            and, of the limit where it is not above it, `mfu` of one device; `peak_memory_gib` of an
+            accelerator's tensors, or else `resident_memory_gib` of this process without its
+            workers. Nothing where no step ended.
         """
         if not self.num_images:
             return {}
@@ -98,7 +98,8 @@ class Throughput:
         if self.model_flops_per_image is not None:
             flops_per_second = images_per_second * self.model_flops_per_image / self.num_devices
             entries["model_tflops_per_second"] = flops_per_second / 1e12
-            if self.limit is not None:
+            # Above the limit, it was measured while the machine had other work: no share of it.
+            if self.limit is not None and flops_per_second <= self.limit:
                 entries["mfu"] = flops_per_second / self.limit
         self.start_anew()
         return {**entries, **memory_entries(self.device)}
