@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 import torch
+from datasets import Dataset
 from transformers import TrainingArguments, ViTImageProcessorPil
 
 from vit_hf import VisionTransformerConfig, VisionTransformerForImageClassification
@@ -147,3 +148,24 @@ def test_another_order_than_a_random_one_is_refused(tmp_path, make_trainer, stre
     flags = {"train_sampling_strategy": "sequential", "streaming": streaming}
     with pytest.raises(ValueError, match=r"got train_sampling_strategy='sequential', allowed"):
         make_trainer(tmp_path, **flags).train()
+
+
+def test_any_other_dataset_is_dealt_as_transformers_does(tmp_path):
+    def to_pixels(rows):
+        images = [torch.full((3, 8, 8), number / 8) for number in rows["number"]]
+        return {"pixel_values": images, "labels": rows["label"]}
+
+    rows = Dataset.from_dict({"number": list(range(8)), "label": [0, 1] * 4})
+    model = VisionTransformerForImageClassification(VisionTransformerConfig(**CONFIG))
+    arguments = VisionTransformerTrainingArguments(
+        output_dir=str(tmp_path), max_steps=2, per_device_train_batch_size=4, use_cpu=True
+    )
+    own = rows.with_transform(to_pixels)
+    trainer = VisionTransformerTrainer(
+        model=model, args=arguments, train_dataset=own, eval_dataset=own
+    )
+    trainer.train()
+    assert trainer.state.global_step == 2 and trainer.evaluate()["eval_loss"] > 0
+    trainer.train_dataset = rows
+    with pytest.raises(ValueError, match="got samples of number, label, allowed: with pixel_value"):
+        trainer.train()

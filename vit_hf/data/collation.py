@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import default_data_collator
 
 from .mixing import BatchAugmentation
 
@@ -26,8 +27,20 @@ class ImageCollator:
     def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Returns `pixel_values` `(B, 3, H, W)` uint8, `labels` `(B,)` where there are any,
         `is_undecodable` `(B,)`, `undecodable` names, `augmentation`: the decisions, as tensors,
-        `places` of the lanes of a stream.
+        `places` of the lanes of a stream. Samples of another dataset are put together as
+        transformers' `default_data_collator` does.
+
+        Raises:
+            ValueError: for samples without pixels.
         """
+        if "pixel_values" not in samples[0]:
+            raise ValueError(
+                f"got samples of {', '.join(samples[0])}, allowed: with pixel_values (and labels). "
+                "ImageDataset(rows, ImageTransform((224, 224))) makes them of rows with an image "
+                "and a label; with_transform of `datasets` can, too"
+            )
+        if "undecodable" not in samples[0]:
+            return default_data_collator(list(samples))
         batch = stack_pixels(samples, self.augmentation)
         if "labels" in samples[0]:
             batch["labels"] = torch.tensor([sample["labels"] for sample in samples])
