@@ -117,3 +117,10 @@ def test_resuming_decodes_nothing_that_was_decoded(shards):
 def test_too_few_shards_says_how_many_are_needed(shards):
     with pytest.raises(ValueError, match=r"got a stream of 4 shards for 5 workers.*at least 5 sh"):
         ImageStream(shards, TRANSFORM, batch_size=2, num_lanes=5)
+
+
+@pytest.mark.parametrize("num_lanes", [1, 4])
+def test_another_number_of_lanes_is_refused(shards, num_lanes):
+    places = batches(shards, 2, num_lanes=2)[1]["places"]
+    with pytest.raises(ValueError, match=rf"got {num_lanes} workers .* stream with 2, allowed: as"):
+        ImageStream(shards, TRANSFORM, batch_size=6, num_lanes=num_lanes, seed=3, places=places)

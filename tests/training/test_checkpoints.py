@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from vit_hf.training.checkpoints import find_checkpoint, of_groups, publish
+from vit_hf.training.checkpoints import find_checkpoint, of_groups, publish, read_places
 
 
 def make_checkpoint(folder, step):
@@ -68,3 +68,12 @@ def test_a_schedule_of_more_groups_that_learned_alike_is_that_of_fewer():
     for state, num_groups in ((unlike, 2), ({"base_lrs": [0.1] * 2}, 8)):
         with pytest.raises(ValueError, match=r"got a checkpoint with the learning rates of [23] "):
             of_groups(state, num_groups)
+
+
+def test_of_each_lane_the_furthest_place_is_taken(tmp_path):
+    """Each of two resumed processes has read on in one lane, and knows where the other began."""
+    began, moved = ({"epoch": 1, "block": 0, "row": row, "shards": None} for row in (8, 12))
+    for rank in (0, 1):
+        places = {lane: moved if lane == rank else began for lane in (0, 1)}
+        (tmp_path / f"stream_places_{rank}.json").write_text(json.dumps(places))
+    assert read_places(tmp_path) == {0: moved, 1: moved}

@@ -287,3 +287,29 @@ def test_on_a_gpu_an_update_does_not_wait(tmp_path, make_trainer):
         trainer.train()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_no_checkpoint_of_an_earlier_run_is_named(tmp_path, make_trainer):
+    make_trainer(tmp_path, max_steps=3).train()
+    trainer = make_trainer(tmp_path)
+    spoil_weight(trainer.model)
+    with pytest.raises(NonFiniteLoss, match=r"at step 1; .*No checkpoint was written"):
+        trainer.train()
+    resumed = make_trainer(tmp_path)
+    resumed.model.vit.layers[0].mlp.fc1.weight.register_hook(
+        lambda gradient: gradient * float("nan")
+    )
+    with pytest.raises(NonFiniteLoss, match=rf"checkpoint is {tmp_path / 'checkpoint-3'}\. "):
+        resumed.train(resume_from_checkpoint="last")
+
+
+def test_a_norm_that_overflows_alone_is_told_as_that(tmp_path, make_trainer):
+    trainer = make_trainer(tmp_path, max_grad_norm=0)
+    trainer.model.vit.layers[0].mlp.fc1.weight.register_hook(
+        lambda gradient: torch.full_like(gradient, 1e30)
+    )
+    message = (
+        "norm of the gradient is inf at step 1; every gradient is finite, it is the norm alone"
+    )
+    with pytest.raises(NonFiniteLoss, match=message):
+        trainer.train()

@@ -51,12 +51,14 @@ class Place:
         row: rows of the current block that were taken.
         shards: state of the lane's shards before the current block, see
             `datasets.IterableDataset.state_dict`; `None` at the start of an epoch.
+        num_lanes: how many share the stream; among another number it would be another share.
     """
 
     epoch: int = 0
     block: int = 0
     row: int = 0
     shards: dict | None = None
+    num_lanes: int = 1
 
 
 class Lane:
@@ -65,16 +67,12 @@ class Lane:
     Args:
         rows: the whole stream, with `image` (undecoded) and perhaps `label`.
         number: the lane's, from 0.
-        num_lanes: how many share the stream.
         seed: of the order.
         place: where to begin.
     """
 
-    def __init__(
-        self, rows: IterableDataset, number: int, *, num_lanes: int, seed: int, place: Place
-    ):
-        self.source, self.number, self.num_lanes = rows, number, num_lanes
-        self.seed, self.place = seed, place
+    def __init__(self, rows: IterableDataset, number: int, *, seed: int, place: Place):
+        self.source, self.number, self.seed, self.place = rows, number, seed, place
         self.rows = self.endless_rows()
 
     def endless_rows(self) -> Iterator[tuple[dict[str, Any], int]]:
@@ -102,7 +100,8 @@ class Lane:
 
     def shards_of_epoch(self, epoch: int) -> IterableDataset:
         """Returns the lane's share of the shards, dealt anew in every epoch."""
-        share = split_dataset_by_node(self.source, self.number, self.num_lanes, strategy="shards")
+        num_lanes = self.place.num_lanes
+        share = split_dataset_by_node(self.source, self.number, num_lanes, strategy="shards")
         # Shuffles the shards, and them alone: `shuffle` has a buffer too, whose rows would be lost
         # when resumed. Epoch 0 is not shuffled.
         share.set_epoch(1 + derive_seed(self.seed, epoch) % (2**31 - 1))
@@ -134,6 +133,9 @@ class ImageStream(Dataset):
         num_lanes: as many as there are workers in all processes.
         seed: of the order and the augmentation.
         places: where lanes begin, by number, from a checkpoint.
+
+    Raises:
+        ValueError: for more lanes than shards, and for places of another number of lanes.
     """
 
     def __init__(
@@ -155,6 +157,14 @@ class ImageStream(Dataset):
         self.rows, self.transform, self.batch_size = rows, transform, batch_size
         self.num_lanes, self.seed = num_lanes, seed
         self.places = {number: Place(**place) for number, place in (places or {}).items()}
+        for place in self.places.values():
+            if place.num_lanes != num_lanes:
+                raise ValueError(
+                    f"got {num_lanes} workers (all processes together) for a run that read its "
+                    f"stream with {place.num_lanes}, allowed: as many, or images would be skipped "
+                    "and others come twice; resume with the --dataloader_num_workers and the "
+                    "number of processes that it began with"
+                )
         self.lanes: dict[int, Lane] = {}
 
     def __getitems__(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
@@ -167,7 +177,6 @@ class ImageStream(Dataset):
     def lane(self, number: int) -> Lane:
         """Returns a lane; it lives on in the worker that reads it."""
         if number not in self.lanes:
-            place = self.places.get(number, Place())
-            options = {"num_lanes": self.num_lanes, "seed": self.seed, "place": place}
-            self.lanes[number] = Lane(self.rows, number, **options)
+            place = self.places.get(number, Place(num_lanes=self.num_lanes))
+            self.lanes[number] = Lane(self.rows, number, seed=self.seed, place=place)
         return self.lanes[number]

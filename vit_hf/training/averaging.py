@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Trainer
 from transformers.trainer import OPTIMIZER_NAME
 
+from .checkpoints import CheckpointingTrainer
 from .sharding import load_optimizer
 
 AVERAGE = "average"  # the key in the optimizer's state of a parameter
@@ -86,14 +86,12 @@ def forget_average(optimizer: torch.optim.Optimizer) -> None:
         values.pop(AVERAGE, None)
 
 
-class AveragingTrainer(Trainer):
+class AveragingTrainer(CheckpointingTrainer):
     """A `Trainer` that evaluates, predicts with and keeps the average, where `ema_decay` asks for
     one; else there is none, whatever a checkpoint held.
     """
 
     args: Any
-    optimizer: Any
-    model_wrapped: Any
 
     def averaging(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
         """Returns a new optimizer, which averages the weights where it is asked for."""

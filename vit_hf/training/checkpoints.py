@@ -7,6 +7,7 @@ a checkpoint and goes with the next one that is written.
 
 import json
 import shutil
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +78,14 @@ def publish(staged: Path, output_dir: Path, *, best_step: int | None) -> Path:
 
 
 def read_places(checkpoint: Path) -> dict[int, dict]:
-    """Returns where every lane of a stream stood, from all processes' files."""
+    """Returns where every lane of a stream stood: the furthest that a process's file knows, as of
+    the other processes' lanes it has the places that the run was resumed with.
+    """
     places = {}
     for file in checkpoint.glob(PLACES.format(rank="*")):
-        places |= {int(lane): place for lane, place in json.loads(file.read_text()).items()}
+        for lane, place in json.loads(file.read_text()).items():
+            known = places.get(int(lane), place)
+            places[int(lane)] = max(known, place, key=itemgetter("epoch", "block", "row"))
     return places
 
 
@@ -116,7 +121,15 @@ class CheckpointingTrainer(Trainer):
 
     def __init__(self, *args, **kwargs):
         self.places: dict[int, dict] = {}  # of the lanes of a stream, after the batches taken
+        self.newest_checkpoint: str | None = None  # of this run
         super().__init__(*args, **kwargs)
+
+    def _inner_training_loop(self, *args, **kwargs):
+        # Once for each size of batch that is tried.
+        checkpoint = kwargs.get("resume_from_checkpoint")
+        self.places = {} if checkpoint is None else read_places(Path(checkpoint))
+        self.newest_checkpoint = checkpoint
+        return super()._inner_training_loop(*args, **kwargs)
 
     def _save_checkpoint(self, model, trial):
         """Writes a checkpoint under another name and renames it when it is whole."""
@@ -142,6 +155,7 @@ class CheckpointingTrainer(Trainer):
                 best_model_checkpoint=self.state.best_model_checkpoint,
                 use_mtime=True,
             )
+        self.newest_checkpoint = str(run_dir / f"checkpoint-{self.state.global_step}")
         self.accelerator.wait_for_everyone()
 
     def _get_output_dir(self, trial) -> str:

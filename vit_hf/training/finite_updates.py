@@ -19,7 +19,6 @@ from accelerate.utils import DistributedType
 from torch import nn
 
 from .averaging import AveragingTrainer
-from .checkpoints import find_checkpoint
 from .divergence import NonFiniteLoss, first_bad_module
 from .drop_path_schedule import DropPathSchedule
 from .sharding import unwrapped
@@ -163,10 +162,10 @@ class FiniteUpdatesTrainer(AveragingTrainer):
         """
         is_loss, inputs = place < len(update.passes), None
         number: Any = update.passes[place].loss if is_loss else update.norm
-        what, nowhere = "the loss", "nothing that a forward pass shows"
+        what, nowhere = "the loss", "all that the same forward pass computes again is finite"
         if not is_loss:
             what = "the norm of the gradient"
-            nowhere = "nothing: it is the norm alone that overflows"
+            nowhere = "every gradient is finite, it is the norm alone that overflows"
         self.state.global_step = update.step - 1  # as it was
         if self.accelerator.distributed_type != DistributedType.DEEPSPEED:
             self.repeat(update.passes)  # its backward pass also updates
@@ -174,10 +173,10 @@ class FiniteUpdatesTrainer(AveragingTrainer):
             torch.manual_seed(update.passes[place].seed)
             inputs = self._prepare_inputs(update.passes[place].batch)
         where = first_bad_module(cast(nn.Module, self.model), inputs)
-        kept = find_checkpoint("last", self.args.output_dir)
+        place_found = f"the first values that are not finite are in {where}" if where else nowhere
+        kept = self.newest_checkpoint
         raise NonFiniteLoss(
-            f"{what} is {number.item()} at step {update.step}; the first values that are not "
-            f"finite are in {where or nowhere}. "
+            f"{what} is {number.item()} at step {update.step}; {place_found}. "
             + (f"The last good checkpoint is {kept}. " if kept else "No checkpoint was written. ")
             + "Try a lower learning rate, a longer warm-up, or bf16 in the place of fp16"
         )

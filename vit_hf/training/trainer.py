@@ -32,7 +32,7 @@ from ..modeling.freed_memory import keep_freed_memory
 from ..planning import training_flops
 from .arguments import VisionTransformerTrainingArguments
 from .bad_images import BadImages
-from .checkpoints import STAGING, CheckpointingTrainer, find_checkpoint, read_places
+from .checkpoints import STAGING, find_checkpoint
 from .drop_path_schedule import DropPathSchedule
 from .finite_updates import FiniteUpdatesTrainer, Pass
 from .float8 import convert_to_float8
@@ -56,7 +56,7 @@ class EpochLoader(DataLoader):
             self.batch_sampler.set_epoch(epoch)
 
 
-class VisionTransformerTrainer(FiniteUpdatesTrainer, CheckpointingTrainer):
+class VisionTransformerTrainer(FiniteUpdatesTrainer):
     """A `Trainer` for the models of this package.
 
     `args` is a `VisionTransformerTrainingArguments`. The training set is an `ImageDataset`, or for
@@ -288,8 +288,6 @@ class VisionTransformerTrainer(FiniteUpdatesTrainer, CheckpointingTrainer):
         """Trains; `resume_from_checkpoint` is a folder, "last", or true, see `find_checkpoint`."""
         args = self.args
         checkpoint = find_checkpoint(resume_from_checkpoint, args.output_dir)
-        if checkpoint is not None:
-            self.places = read_places(Path(checkpoint))
         shutil.rmtree(Path(args.output_dir) / STAGING, ignore_errors=True)
         config = self.model.config
         measures = {}
@@ -306,6 +304,13 @@ class VisionTransformerTrainer(FiniteUpdatesTrainer, CheckpointingTrainer):
         if args.device.type == "cpu":
             keep_freed_memory()
         return super().train(resume_from_checkpoint=checkpoint, **kwargs)
+
+    def _inner_training_loop(self, *args, **kwargs):
+        checkpoint = kwargs.get("resume_from_checkpoint")
+        self.bad_images.begin(
+            None if checkpoint is None else Path(checkpoint), is_main=self.args.process_index == 0
+        )
+        return super()._inner_training_loop(*args, **kwargs)
 
     def _run_epoch(self, *args, **kwargs):
         # transformers trains a finished run one step further when it is resumed within an epoch.
@@ -332,6 +337,10 @@ class VisionTransformerTrainer(FiniteUpdatesTrainer, CheckpointingTrainer):
         super().log(logs, start_time)
 
     # Checkpoints
+
+    def _save_rng_state(self, output_dir: str):
+        super()._save_rng_state(output_dir)
+        self.bad_images.save(Path(output_dir), rank=self.args.process_index)
 
     def exportable_model(self):
         """Returns a copy of the model on the CPU, averaged weights where there is an average.
