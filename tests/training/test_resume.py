@@ -70,6 +70,14 @@ def test_resumed_equals_uninterrupted(tmp_path, make_trainer, streaming, num_wor
     assert_identical(weights_of(resumed), weights_of(whole))
 
 
+def test_an_optimizer_without_a_state_is_resumed(tmp_path, make_trainer):
+    whole = make_trainer(tmp_path, optim="sgd", max_steps=6)
+    whole.train()
+    resumed = make_trainer(tmp_path, optim="sgd", max_steps=6)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    assert_identical(weights_of(resumed), weights_of(whole))
+
+
 def test_a_finished_run_is_not_trained_on(tmp_path, make_trainer):
     whole = make_trainer(tmp_path, **EVERYTHING)
     whole.train()

@@ -98,7 +98,8 @@ def save_optimizer(
 def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, path: Path) -> None:
     """Loads what `save_optimizer` wrote; every process takes its part of it."""
     state = torch.load(path, map_location="cpu", weights_only=True)
-    options = StateDictOptions(full_state_dict=True)
+    # Of tensors PyTorch makes each process's part, and asks for at least one; plain SGD has none.
+    options = StateDictOptions(full_state_dict=bool(state["state"]))
     set_optimizer_state_dict(model, unwrapped(optimizer), state, options=options)
 
 
