@@ -262,6 +262,12 @@ def test_resolutions(classifier, images, tmp_path):
         assert picture.size > (800, 400) and np.asarray(picture.convert("L")).std() > 5
 
 
+def test_the_native_size_is_among_the_resolutions(classifier, images, tmp_path):
+    assert run(classifier, images, tmp_path, "--resolutions", "24") == 0
+    names = [name for name in results_of(tmp_path)[1] if name.startswith("accuracy_at_")]
+    assert names == ["accuracy_at_16", "accuracy_at_24"]
+
+
 def test_what_the_figure_shows():
     points = [
         Resolution((size, width), share, of_share(round(50 * share), 50), 50, 100.0 / size, memory)

@@ -9,7 +9,7 @@ from transformers import AutoModelForImageClassification, pipeline
 
 from vit_hf.cli import main
 from vit_hf.cli.quickstart import Arguments
-from vit_hf.experiment.quickstart import leave_busy_processors, small_config
+from vit_hf.experiment.quickstart import difference, leave_busy_processors, small_config
 
 MINIATURE = [
     "--hidden_size",
@@ -103,6 +103,11 @@ def test_finetuning_started_from_the_pretrained_weights_at_twice_the_size(finish
 def test_folders_without_files_are_not_left(finished):
     output_dir, _ = finished
     assert all(any(folder.iterdir()) for folder in output_dir.iterdir() if folder.is_dir())
+
+
+def test_a_loss_is_no_gain():
+    assert difference(0.75, 0.5) == "a gain of 25.00 points"
+    assert difference(0.5, 0.75) == "a loss of 25.00 points"
 
 
 @pytest.mark.parametrize(("busy", "expected"), [(3.0, 4), (50.0, 2), (99.0, 1)])

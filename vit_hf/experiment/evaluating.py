@@ -24,6 +24,7 @@ from .probing import PROBES, measure_probes
 from .resolutions import (
     CAPTION,
     draw_resolutions,
+    in_order,
     measure_resolutions,
     parse_resolutions,
     resolution_metrics,
@@ -60,6 +61,7 @@ def evaluate(evaluation: EvaluationArguments, data: DataArguments) -> Run:
         output_dir=evaluation.output_dir, use_cpu=evaluation.use_cpu
     )
     subject = open_subject(evaluation, data, training)
+    native_hw = subject.model.config.image_hw
     split, device = evaluation.split, describe_device(training.device)
     metrics, unreadable, pictures = [], [], {}
     if "accuracy" in evaluation.metrics:
@@ -72,13 +74,16 @@ def evaluate(evaluation: EvaluationArguments, data: DataArguments) -> Run:
         found, (_, labels) = measure_probes(subject, evaluation)
         metrics += found
         unreadable = (labels < 0).nonzero().flatten().tolist()
-    points = measure_resolutions(subject, sizes, split=split) if sizes else []
+    points = []
+    if sizes:
+        sizes = in_order({*sizes, native_hw})  # what the others are held against
+        points = measure_resolutions(subject, sizes, split=split)
     metrics += resolution_metrics(points, split=split, batch_size=subject.batch_size, device=device)
     folder = Path(evaluation.output_dir)
     if points and training.should_save:
         folder.mkdir(parents=True, exist_ok=True)
-        native = subject.model.config.image_hw
-        draw_resolutions(points, native_hw=native, device=device).savefig(folder / FIGURE, dpi=150)
+        figure = draw_resolutions(points, native_hw=native_hw, device=device)
+        figure.savefig(folder / FIGURE, dpi=150)
         pictures = {FIGURE: CAPTION}
     run = account(
         model_name=subject.source,

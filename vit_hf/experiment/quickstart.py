@@ -169,7 +169,7 @@ def write_results(run: Run, output_dir: Path, checkpoint: Path):
     say(
         f"\naccuracy      {accuracy:.2%} of {run.dataset.splits['test']} test images\n"
         f"from scratch  {control:.2%} with the same steps, "
-        f"so a gain of {100 * (accuracy - control):+.2f} points\n"
+        f"so {difference(accuracy, control)}\n"
         f"re-opened     {sum(a == b for a, b in pairs)} of {len(reopened['labels'])} samples "
         "right through pipeline() in a fresh process\n"
         f"took          {run.seconds:.0f} s\n"
@@ -177,6 +177,12 @@ def write_results(run: Run, output_dir: Path, checkpoint: Path):
         f"pictures      {output_dir / 'figures'}\n"
         f"results       {results}"
     )
+
+
+def difference(accuracy: float, control: float) -> str:
+    """Returns in words what one accuracy is above or below another."""
+    points = f"{100 * abs(accuracy - control):.2f} points"
+    return f"a gain of {points}" if accuracy >= control else f"a loss of {points}"
 
 
 def leave_busy_processors() -> None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Accuracy, speed and memory by resolution: positions are interpolated, nothing is trained."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod, sqrt
 from typing import Any
@@ -63,6 +63,11 @@ def parse_resolutions(words: Sequence[str]) -> list[tuple[int, int]]:
                 f"96x160 (height x width), which {word.strip()!r} is not"
             )
         sizes.add((int(numbers[0]), int(numbers[-1])))
+    return in_order(sizes)
+
+
+def in_order(sizes: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Returns heights and widths, the smallest first."""
     return sorted(sizes, key=lambda size: (prod(size), size))
 
 
