@@ -365,6 +365,8 @@ def test_what_is_not_there_is_said(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="could not open the dataset"):
         load_images(str(tmp_path / "empty"))
+    with pytest.raises(ValueError, match="any data files; give a folder of images, one folder per"):
+        load_images(str(tmp_path / "empty"))
     with pytest.raises(ValueError, match=r"validation_fraction=1.5, allowed"):
         load_images(validation_fraction=1.5)
 

@@ -141,6 +141,8 @@ def open_dataset(dataset_name: str | None, *, streaming: bool = False) -> dict[s
     except Exception as error:  # the loaders raise many kinds, all of which mean this
         cause = f" ({error.__cause__})" if error.__cause__ else ""
         here = "" if looks_local else "; there is no folder of that name here either"
+        if looks_local and isinstance(error, FileNotFoundError):
+            here = "; give a folder of images, one folder per class, or of parquet or tar shards"
         raise ValueError(
             f"could not open the dataset {dataset_name!r}: {error}{cause}{here}"
         ) from error

@@ -213,8 +213,8 @@ class EvaluationArguments:
     resolutions: list[str] | None = field(
         default=None,
         metadata={
-            "help": "Image sizes, such as 96,128,160x224: accuracy, speed and memory at each and at "
-            "the checkpoint's own, and resolutions.png."
+            "help": "Image sizes, such as 96,128,160x224: accuracy, speed and memory at each and "
+            "at the checkpoint's own, and resolutions.png."
         },
     )
     label_sets: str | None = field(
