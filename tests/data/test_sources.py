@@ -132,20 +132,6 @@ def test_names_that_datasets_would_take_for_splits_and_patterns(tmp_path):
         load_images(str(tmp_path / "w[1]"))
 
 
-def test_a_class_may_be_called_train(tmp_path, caplog):
-    folder = make_folder(tmp_path / "a", counts={"airplane": 5, "bus": 5, "train": 5})
-    assert counted(load_images(folder)["train"]) == {"airplane": 4, "bus": 4, "train": 4}
-    assert "train, airplane, bus are taken for classes, not splits" in caplog.text
-    for split in ("train", "holdout"):  # a split by its class folders, of whatever name
-        make_folder(tmp_path / "b" / split, counts={"bus": 2, "train": 2})
-    caplog.clear()
-    images = load_images(str(tmp_path / "b"), test_split="holdout")
-    assert counted(images["test"]) == {"bus": 2, "train": 2} and not caplog.text
-    folder = make_folder(tmp_path / "c", counts={"train": 3, "test": 2, "bus": 1})
-    assert len(load_images(folder, require_labels=False)["test"]) == 2
-    assert "test, train, bus are taken for splits, not classes" in caplog.text
-
-
 def test_pictures_may_lie_deeper_and_hidden_ones_are_left_out(tmp_path):
     for name in ("cat/images", "cat/more", "dog/images", ".cache/fish", "__MACOSX/cat"):
         make_folder(tmp_path / "train" / name, counts={"": 2})
