@@ -94,6 +94,12 @@ def test_the_representation_layer_is_as_wide_as_the_model(tmp_path):
     assert settings_of(parsed(pretrain, *words, "hidden_size=32")[0])["representation_size"] is None
 
 
+def test_a_switch_alone_is_on(tmp_path):
+    training = parsed(pretrain, "--output_dir", tmp_path, "--bf16", "--flip")[-1]
+    assert training.bf16 is True
+    assert parsed(pretrain, "--output_dir", tmp_path, "--bf16", "no")[-1].bf16 is False
+
+
 def test_epochs_replace_a_recipes_steps(tmp_path):
     words = ["--recipe", "vit-finetune-cifar10", "--output_dir", tmp_path]
     groups = parsed(finetune, *words, "--num_train_epochs", 1)

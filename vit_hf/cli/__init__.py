@@ -35,6 +35,11 @@ VERBS = {
     "benchmark": "how fast: against every peer in turns, and against the machine's own limit",
 }
 ALIKE = 0.65  # of two words, from which one is taken for a slip of the other
+CALLED_ELSEWHERE = {  # flags by the names that other programs give them
+    "--lr": "--learning_rate",
+    "--epochs": "--num_train_epochs",
+    "--batch_size": "--per_device_train_batch_size",
+}
 USAGE = """usage: vit-hf VERB [arguments]
 
 verbs:
@@ -151,6 +156,7 @@ def positional_fields(verb) -> list[dataclasses.Field]:
 def make_parser(verb, name: str, **options: Any) -> "HfArgumentParser":
     """Makes the parser of a verb's words; the options are further ones of it."""
     from transformers import HfArgumentParser
+    from transformers.hf_argparser import string_to_bool
 
     classes = argument_classes(verb)
     parser = HfArgumentParser(
@@ -163,6 +169,9 @@ def make_parser(verb, name: str, **options: Any) -> "HfArgumentParser":
         **options,
     )
     parser.error = lambda message: sys.exit(fail(f"{parser.prog}: {with_nearest(message)}"))
+    for action in parser._actions:
+        if action.type is string_to_bool:  # transformers asks for the word true where none is so
+            action.nargs, action.const = "?", True
     for item in positional_fields(verb):
         parser.add_argument(item.name, help=item.metadata["help"], nargs=item.metadata["word"])
     return parser
@@ -177,16 +186,24 @@ def given_flags(verb, words: list[str]) -> dict[str, Any]:
 
 
 def with_nearest(message: str) -> str:
-    """Adds the nearest choice to argparse's message about a value that is none of its choices."""
+    """Adds to argparse's message about a value what is meant: the nearest of its choices, or two
+    numbers for `HxW`.
+    """
+    size = re.search(r"invalid int value: '(\d+)x(\d+)'", message)
+    if size:
+        return f"{message}; height and width are two words: {size[1]} {size[2]}"
     choice = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
     return message + nearest(choice[1], re.findall(r"[\w.-]+", choice[2])) if choice else message
 
 
 def nearest(word: str, allowed) -> str:
-    """Returns " Did you mean 'x'?" for the allowed word that is most like `word`, or an empty
-    string.
+    """Returns " Did you mean 'x'?" for the allowed word that is most like `word` or begins with it,
+    or an empty string.
     """
-    matches = difflib.get_close_matches(word, list(allowed), n=1, cutoff=ALIKE)
+    allowed = list(allowed)
+    matches = [CALLED_ELSEWHERE[word]] if CALLED_ELSEWHERE.get(word) in allowed else []
+    matches = matches or difflib.get_close_matches(word, allowed, n=1, cutoff=ALIKE)
+    matches = matches or [each for each in allowed if each.startswith(word)]
     return f" Did you mean {matches[0]!r}?" if matches else ""
 
 

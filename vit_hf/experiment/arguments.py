@@ -271,4 +271,6 @@ def as_size(numbers: list[int] | None, flag: str) -> int | tuple[int, int] | Non
         raise ValueError(
             f"got --{flag} {' '.join(map(str, numbers))}, allowed: one number, or height and width"
         )
+    if min(numbers) < 1:
+        raise ValueError(f"got --{flag} {' '.join(map(str, numbers))}, allowed: 1 pixel or more")
     return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])

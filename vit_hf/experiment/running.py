@@ -3,10 +3,15 @@
 
 import contextlib
 import copy
+import difflib
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
+from transformers.integrations.integration_utils import (
+    INTEGRATION_TO_CALLBACK,
+    get_available_reporting_integrations,
+)
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..data import ImageDataset
@@ -64,6 +69,7 @@ def make_trainer(
 
     While it trains it evaluates the validation images where there are any, else the test images.
     """
+    check_services(training.report_to)
     training = copy.copy(training)
     masked = not hasattr(model, "reset_classifier")
     training.label_names = ["bool_masked_pos"] if masked else ["labels"]
@@ -82,6 +88,21 @@ def make_trainer(
     if training.push_to_hub and training.hub_strategy == "every_save":
         trainer.add_callback(PushCheckpoints(trainer))
     return trainer
+
+
+def check_services(names: Any):
+    """Refuses services to report to that there are not, or that are not installed."""
+    installed = {*get_available_reporting_integrations(), "flyte"}  # which is part of a machine
+    for name in names:
+        if name not in INTEGRATION_TO_CALLBACK:
+            matches = difflib.get_close_matches(name, INTEGRATION_TO_CALLBACK, n=1)
+            hint = f". Did you mean {matches[0]!r}?" if matches else ""
+            allowed = ", ".join(INTEGRATION_TO_CALLBACK)
+            raise ValueError(f"got --report_to {name}, allowed: none, {allowed}{hint}")
+        if name not in installed:
+            raise ValueError(
+                f"got --report_to {name}, which is not installed; install it, or leave it out"
+            )
 
 
 def say_what_begins(

@@ -52,7 +52,9 @@ def get(name: str) -> Recipe:
         ValueError: for a name that is no recipe, with the nearest that is.
     """
     if name not in RECIPES:
-        nearest = difflib.get_close_matches(name, RECIPES, n=1)
+        nearest = difflib.get_close_matches(name, RECIPES, n=1) or [
+            each for each in RECIPES if name in each
+        ]
         hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
         raise ValueError(
             f"got the recipe {name!r}, which there is not.{hint} `vit-hf recipes` lists them"

@@ -8,7 +8,7 @@ devices.
 
 import os
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from accelerate.utils import parse_flag_from_env
@@ -86,7 +86,7 @@ class VisionTransformerTrainingArguments(TrainingArguments):
             "output_dir, and a fresh start where there is none."
         },
     )
-    hub_strategy: str = field(
+    hub_strategy: Literal["end", "every_save"] = field(  # pyright: ignore[reportIncompatibleVariableOverride]
         default="end",
         metadata={"help": "When to push: end, or every_save (each checkpoint, ready to be used)."},
     )
