@@ -276,6 +276,10 @@ def test_what_was_trained_is_exported_whatever_becomes_of_its_evaluation(
         (["pretrain", "--image_size", "0"], "got --image_size 0, allowed: 1 pixel or more"),
         (["pretrain", "--report_to", "tensorbord"], "--report_to tensorbord.*'tensorboard'"),
         (["pretrain", "--report_to", "neptune"], "--report_to neptune, which is not installed"),
+        (
+            ["pretrain", "--optim", "sgd", "--optim_args", "momentm=0.9"],
+            "got --optim_args momentm=0.9 for sgd, allowed: momentum=.*Did you mean 'momentum'",
+        ),
         (["pretrain", "--lerning_rate", "1"], "Did you mean '--learning_rate'"),
         (
             ["pretrain", "--streaming", "--few_shot_steps", "5", "--max_steps", "5"],

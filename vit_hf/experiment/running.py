@@ -13,6 +13,7 @@ from transformers.integrations.integration_utils import (
     get_available_reporting_integrations,
 )
 from transformers.trainer_utils import get_last_checkpoint
+from transformers.training_args import OptimizerNames
 
 from ..data import ImageDataset
 from ..evaluation import StreamingAccuracy, TopClassesAndLosses
@@ -27,6 +28,7 @@ from .inputs import Inputs
 from .results import DIGITS, measured, table_of, write_json
 
 RESULTS = "results.json"
+SGD_OPTIONS = ("momentum", "dampening", "weight_decay", "nesterov")  # that transformers passes on
 # What a recipe has where it does not say.
 UNSAID = {
     "max_steps": None, "num_train_epochs": None, "train_fraction": 1.0, "validation_fraction": 0.0
@@ -70,6 +72,7 @@ def make_trainer(
     While it trains it evaluates the validation images where there are any, else the test images.
     """
     check_services(training.report_to)
+    check_sgd(training)
     training = copy.copy(training)
     masked = not hasattr(model, "reset_classifier")
     training.label_names = ["bool_masked_pos"] if masked else ["labels"]
@@ -103,6 +106,19 @@ def check_services(names: Any):
             raise ValueError(
                 f"got --report_to {name}, which is not installed; install it, or leave it out"
             )
+
+
+def check_sgd(training: VisionTransformerTrainingArguments):
+    """Refuses options of SGD that there are not, which transformers leaves out without a word."""
+    if training.optim != OptimizerNames.SGD or not training.optim_args:
+        return
+    for word in training.optim_args.replace(" ", "").split(","):
+        name, equals, _ = word.partition("=")
+        if name not in SGD_OPTIONS or not equals:
+            matches = difflib.get_close_matches(name, SGD_OPTIONS, n=1)
+            hint = f". Did you mean {matches[0]!r}?" if matches else ""
+            allowed = ", ".join(f"{option}=..." for option in SGD_OPTIONS)
+            raise ValueError(f"got --optim_args {word} for sgd, allowed: {allowed}{hint}")
 
 
 def say_what_begins(
