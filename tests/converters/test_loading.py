@@ -14,12 +14,13 @@ from PIL import Image
 from transformers import AutoImageProcessor, ViTImageProcessorPil
 
 from vit_hf import (
+    VisionTransformerConfig,
     VisionTransformerForImageClassification,
     VisionTransformerForMaskedPatchPrediction,
     VisionTransformerModel,
 )
 from vit_hf.converters import load_checkpoint, load_image_processor, save_checkpoint
-from vit_hf.converters.loading import load
+from vit_hf.converters.loading import TASKS, load
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 JAX = FIXTURES / "vit_jax" / "tok_smallscale.npz"
@@ -363,3 +364,52 @@ def test_a_saved_image_processor_converts_to_rgb(format, tmp_path):
     pixels = saved(Image.new("L", (50, 70), 255), return_tensors="pt").pixel_values
     assert pixels.shape == (1, 3, 32, 32) and pixels.min() == 1
     assert not processor.do_convert_rgb
+
+
+def own_folder(folder, task: str, **settings):
+    """A small checkpoint of our own with no head but a masked patch predictor's."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes |= {"intermediate_size": 48, "image_size": 32, "patch_size": 8}
+    TASKS[task](VisionTransformerConfig(**sizes, **settings)).save_pretrained(folder)
+    return folder
+
+
+def test_our_own_checkpoints_are_asked_the_same(tmp_path):
+    features = own_folder(tmp_path / "features", "features", representation_size=32)
+    masked = own_folder(tmp_path / "masked", "masked-patch-prediction")
+    for folder in (features, masked):
+        with pytest.raises(ValueError, match="has no classification head: pass num_labels"):
+            load_checkpoint(folder, task="image-classification")
+        with pytest.raises(ValueError, match="num_labels=3 with task='features', which has no"):
+            load_checkpoint(folder, task="features", num_labels=3)
+    with pytest.raises(ValueError, match="num_labels=3 with task='masked-patch-prediction'"):
+        load_checkpoint(masked, num_labels=3)
+    for source, task in ((features, None), (masked, "image-classification")):
+        for labels in ({"num_labels": 2}, {"num_labels": 7}, {"id2label": {0: "cat", 1: "dog"}}):
+            loaded = load(source, task=task, **labels)
+            assert loaded.model.classifier.out_features in (2, 7)
+            assert not loaded.model.classifier.weight.any()
+            assert any("fresh zero head" in change for change in loaded.changes)
+    predictor = load_checkpoint(features, task="masked-patch-prediction")
+    assert predictor.vit.embeddings.mask_token.std() > 0
+
+
+@pytest.mark.parametrize(
+    "settings", [{"num_hidden_layers": 1}, {"pooling": "map"}, {"qkv_bias": False}]
+)
+@pytest.mark.parametrize("task", ["image-classification", "features"])
+def test_no_trained_weight_of_our_own_is_dropped_and_none_is_random(task, settings, tmp_path):
+    folder = own_folder(tmp_path / "own", task)
+    (name,) = settings
+    with pytest.raises(ValueError, match=rf"got {name}=.*, which the weights of .*own do not fit"):
+        load_checkpoint(folder, **settings)
+
+
+def test_our_own_head_does_not_outlive_the_layer_it_was_trained_on(tmp_path):
+    folder = own_folder(tmp_path / "own", "image-classification", representation_size=32)
+    model = load_checkpoint(folder)
+    torch.nn.init.ones_(model.classifier.weight)
+    model.save_pretrained(folder)
+    assert load_checkpoint(folder).classifier.weight.all()
+    assert not load_checkpoint(folder, representation_size=None).classifier.weight.any()
+    assert load_checkpoint(folder, representation_size=None, num_labels=0).config.num_labels == 0

@@ -7,8 +7,6 @@ model is built without memory and takes the arrays as they are read, so the weig
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -17,37 +15,12 @@ from transformers.utils import logging
 
 from ..modeling.checkpoint_geometry import default_names
 from ..modeling.configuration_vision_transformer import VisionTransformerConfig
-from ..modeling.modeling_vision_transformer import (
-    VisionTransformerForImageClassification,
-    VisionTransformerForMaskedPatchPrediction,
-    VisionTransformerModel,
-)
 from .geometry import Size
+from .own_folders import FRESH_FOR_MASKED, TASKS, Loaded, load_own, no_head, own_task, summarise
 from .recognition import FOREIGN, Checkpoint, open_checkpoint
 from .rules import Description, read_parameters
 
 logger = logging.get_logger(__name__)
-
-TASKS = {
-    "image-classification": VisionTransformerForImageClassification,
-    "features": VisionTransformerModel,
-    "masked-patch-prediction": VisionTransformerForMaskedPatchPrediction,
-}
-# What masked patch prediction starts afresh where the checkpoint was made for something else.
-FRESH_FOR_MASKED = ("embeddings.mask_token", "prediction_head.weight", "prediction_head.bias")
-# Settings with which weights of another shape are made to fit.
-CHANGEABLE = ("image_size", "patch_size", "num_labels", "id2label")
-
-
-@dataclass
-class Loaded:
-    """A model with the account of its loading: what was recognised, what was changed."""
-
-    model: nn.Module
-    format: str
-    path: Path
-    recognised: str
-    changes: list[str] = field(default_factory=list)
 
 
 def load_checkpoint(
@@ -144,21 +117,15 @@ def load(
             "id2label": id2label,
         }
         wanted = {name: value for name, value in wanted.items() if value is not None}
-        return load_own(checkpoint, task, wanted | overrides)
+        saved = own_task(checkpoint)
+        return load_own(checkpoint, saved, settle_task(task, saved, num_labels), wanted | overrides)
     description = FOREIGN[checkpoint.format].describe(
         checkpoint,
         native_image_size=native_image_size,
         wanted_image_size=image_size,
         overrides=overrides,
     )
-    if task is None:
-        wants_head = num_labels is not None and description.task == "features"
-        task = "image-classification" if wants_head else description.task
-    if num_labels is not None and task != "image-classification":
-        raise ValueError(
-            f"got num_labels={num_labels} with task={task!r}, which has no classes; leave one of "
-            "them out"
-        )
+    task = settle_task(task, description.task, num_labels)
     loaded = fill(
         checkpoint, description, task, overrides, num_labels=num_labels, id2label=id2label
     )
@@ -167,37 +134,22 @@ def load(
     return loaded
 
 
-def load_own(checkpoint: Checkpoint, task: str | None, settings: dict) -> Loaded:
-    """Opens one of our own folders.
+def settle_task(task: str | None, saved: str, num_labels: int | None) -> str:
+    """Returns the task to load for: as asked for, or else the checkpoint's own; an encoder that is
+    given labels becomes a classifier.
 
     Raises:
-        ValueError: for settings, or a `config.json`, that the weights do not fit.
+        ValueError: for labels with a task that has none.
     """
-    architectures = checkpoint.config.get("architectures") or [VisionTransformerModel.__name__]
-    saved = next(
-        (name for name, model_class in TASKS.items() if model_class.__name__ in architectures),
-        "features",
-    )
-    before = VisionTransformerConfig.from_dict(checkpoint.config)
-    changed = {name: value for name, value in settings.items() if getattr(before, name) != value}
-    try:
-        model = TASKS[task or saved].from_pretrained(checkpoint.path, **settings)
-    except RuntimeError as error:
-        if "ignore_mismatched_sizes" not in str(error):
-            raise
-        unfit = [f"{name}={changed[name]!r}" for name in changed if name not in CHANGEABLE]
-        asked = ", ".join(unfit) or "a config.json"
+    if task is None:
+        wants_head = num_labels is not None and saved == "features"
+        task = "image-classification" if wants_head else saved
+    if num_labels is not None and task != "image-classification":
         raise ValueError(
-            f"got {asked}, which the weights of {checkpoint.path} do not fit (their shapes are in "
-            "the report above); allowed: another image size, patch size or other labels. A network "
-            "of other dimensions has to begin from scratch"
-        ) from error
-    recognised = f"a checkpoint of this package ({type(model).__name__}): {summarise(model.config)}"
-    changes = [
-        f"Set {name} to {len(value)} names." if name == "id2label" else f"Set {name} to {value}."
-        for name, value in changed.items()
-    ]
-    return Loaded(model.eval(), "vit_hf", checkpoint.path, recognised, changes)
+            f"got num_labels={num_labels} with task={task!r}, which has no classes; leave one of "
+            "them out"
+        )
+    return task
 
 
 def fill(
@@ -246,10 +198,7 @@ def labels_kept(checkpoint, description, task: str, settings: dict, num_labels, 
         return 0
     if description.num_labels is None:
         if num_labels is None:
-            raise ValueError(
-                f"{checkpoint.path}: has no classification head: pass num_labels (or id2label) for "
-                "a fresh one, or task='features'"
-            )
+            raise no_head(checkpoint)
         return 0
     same_count = num_labels in (None, description.num_labels)
     same_names = id2label is None or description.id2label in (None, id2label)
@@ -346,16 +295,6 @@ def refuse_leftovers(arrays, used: Iterable[str], format: str):
             "Expected none beside the model's. It may be another kind of model; if they are not "
             "needed, save the file again without them"
         )
-
-
-def summarise(config) -> str:
-    """Returns the sizes of a configuration in one line."""
-    head = f", {config.num_labels} classes" if config.num_labels else ""
-    return (
-        f"width {config.hidden_size}, {config.num_hidden_layers} layers, "
-        f"{config.num_attention_heads} heads, patch {config.patch_size}, image "
-        f"{config.image_size}, pooling {config.pooling}{head}"
-    )
 
 
 def resize(model, image_size: Size | None, patch_size: Size | None) -> list[str]:
