@@ -181,3 +181,23 @@ def test_an_account_does_not_outlive_its_weights(name, to, tmp_path):
     assert not list(tmp_path.rglob("*parity.json"))
     if to == "vit_hf":
         assert "Where the weights come from" not in (tmp_path / name / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "to, word, expected",
+    [
+        ("vit_hf", "names=linen", "allowed for the format 'vit_hf': none"),
+        ("timm", "dtype=float32", "allowed for the format 'timm': none"),
+        ("transformers", "names=v3", "allowed for the format 'transformers': 'v4', 'v5'"),
+        ("transformers", "prefix=vit.", "allowed for the format 'transformers': names"),
+        ("jax", "names=foo", "got names='foo' in the layout, allowed for the format 'jax'"),
+        ("jax", "dtype=foo", "'float32', 'bfloat16'"),
+        ("jax", "prefix=1", "got prefix=1 in the layout, allowed for the format 'jax': any text"),
+        ("jax", "group_norm=flat", "'vector', 'image'"),
+        ("big_vision", "scan=maybe", "True, False"),
+    ],
+)
+def test_a_layout_is_one_that_the_format_has(to, word, expected, tmp_path, capsys):
+    assert convert(JAX, tmp_path / "out.npz", "--to", to, "--layout", word) == 2
+    assert expected in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -83,7 +83,7 @@ def run(arguments: Arguments) -> int:
 
     from ..converters import load_image_processor, save_checkpoint
     from ..converters.loading import load
-    from ..converters.saving import check_destination
+    from ..converters.saving import check_destination, check_layout
     from ..experiment.arguments import as_size, parse_settings
 
     disable_progress_bar()
@@ -95,6 +95,8 @@ def run(arguments: Arguments) -> int:
     overrides = parse_settings(arguments.settings, "settings")
     if arguments.num_attention_heads is not None:
         overrides["num_attention_heads"] = arguments.num_attention_heads
+    layout = parse_settings(arguments.layout, "layout")
+    check_layout(layout, arguments.to)
     loaded = load(
         arguments.source,
         format=arguments.format,
@@ -119,7 +121,6 @@ def run(arguments: Arguments) -> int:
 
         export_checkpoint(loaded.model, destination, image_processor=processor)
     else:
-        layout = parse_settings(arguments.layout, "layout") or None
         save_checkpoint(
             loaded.model, destination, format=arguments.to, image_processor=processor, layout=layout
         )

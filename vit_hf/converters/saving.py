@@ -23,6 +23,23 @@ from .rules import expected_shape, write_parameters
 logger = logging.get_logger(__name__)
 
 FILE_FORMATS = ("jax", "big_vision")
+# What a layout may ask for: the values of each entry, `None` for any text.
+DTYPES = ("float32", "bfloat16")
+LAYOUTS: dict[str, dict] = {
+    "transformers": {"names": tuple(FOREIGN["transformers"].LAYER_NAMES)},
+    "jax": {
+        "prefix": None,
+        "names": tuple(FOREIGN["jax"].BLOCK_NAMES),
+        "group_norm": ("vector", "image"),
+        "dtype": DTYPES,
+    },
+    "big_vision": {
+        "prefix": None,
+        "names": tuple(FOREIGN["jax"].BLOCK_NAMES),
+        "scan": (True, False),
+        "dtype": DTYPES,
+    },
+}
 # What a conversion to a folder leaves there beside config.json, and the `model_type` in that.
 WRITTEN = {
     "vit_hf": (
@@ -81,6 +98,7 @@ def save_checkpoint(
     """
     if format not in FORMATS:
         raise ValueError(f"got format={format!r}, allowed: {', '.join(FORMATS)}")
+    check_layout(layout, format)
     path = Path(path).expanduser()
     if format in FILE_FORMATS and path.is_dir():
         raise ValueError(
@@ -230,15 +248,24 @@ def say_what_is_lost(config, format: str):
         )
 
 
+def check_layout(layout: dict | None, format: str):
+    """Raises a `ValueError` for a layout that `format` does not have."""
+    allowed = LAYOUTS.get(format, {})
+    if set(layout or {}) - set(allowed):
+        names = ", ".join(allowed) or "none"
+        raise ValueError(f"got layout={layout}, allowed for the format {format!r}: {names}")
+    for name, value in (layout or {}).items():
+        values = allowed[name]
+        if not (isinstance(value, str) if values is None else value in values):
+            words = "any text" if values is None else ", ".join(map(repr, values))
+            raise ValueError(
+                f"got {name}={value!r} in the layout, allowed for the format {format!r}: {words}"
+            )
+
+
 def settle_layout(config, format: str, task: str, layout: dict | None) -> dict:
     """Returns the layout to write: the format's own, as the model's source had it, as asked for."""
     module = FOREIGN[format]
-    unknown = set(layout or {}) - set(module.DEFAULT_LAYOUT)
-    if unknown:
-        raise ValueError(
-            f"got layout={layout}, allowed for the format {format!r}: "
-            f"{', '.join(module.DEFAULT_LAYOUT)}"
-        )
     remembered = config.source_layout or {}
     settled = (
         module.DEFAULT_LAYOUT
