@@ -36,6 +36,11 @@ def test_loading_counts_in_every_step(task, monkeypatch):
     assert contender.measure(2) >= 2 * 2 * 0.1
 
 
+def test_what_may_be_missing_is_imported_where_it_is_used():
+    """transformers warns, in every contender's process, where torchvision is not installed."""
+    assert not hasattr(whole_training, "ViTImageProcessor")
+
+
 def test_both_begin_with_the_same_and_update_the_weights(task):
     ours, theirs = whole_training.OurTraining(task), whole_training.TransformersTraining(task)
     for contender in (ours, theirs):

@@ -3,6 +3,8 @@
 
 import pytest
 
+from vit_hf.benchmark.options import InputOptions
+from vit_hf.benchmark.running import outline
 from vit_hf.benchmark.turns import ratio_of, speed_of, take_turns
 
 
@@ -32,6 +34,19 @@ def test_each_peer_is_next_to_a_turn_of_ours():
     own, pairs = take_turns(turns.pop("ours"), turns, num_turns=2)
     assert order == ["ours", "a", "ours", "b", "a", "ours", "b", "ours"]
     assert len(own) == 4 and {name: len(found) for name, found in pairs.items()} == {"a": 2, "b": 2}
+
+
+def test_it_says_how_far_it_is():
+    told = []
+    take_turns(lambda: 1.0, {"peer": lambda: 1.0}, num_turns=2, say=told.append)
+    assert told == ["turn 1 of 2 is done", "turn 2 of 2 is done"]
+
+
+def test_what_will_be_done_is_said_before():
+    options = InputOptions(turns=6, seconds=10.0)
+    told = outline(["ours", "peer", "limit"], options)  # 6 x 2 pairs of 20 s
+    assert told.startswith("ours, peer, limit: each looks for its fastest setting, 2.5 s")
+    assert told.endswith("turns of about 4.0 minutes in all")
 
 
 def test_ours_alone():

@@ -63,12 +63,14 @@ class Contender:
     Attributes:
         libraries: modules that have to be installed.
         is_comparable: whether its outcome has to be ours.
+        takes_float8: whether it computes in float8 where the options ask for it.
         num_trials: of each setting.
     """
 
     libraries: ClassVar[tuple[str, ...]] = ()
     num_trials: ClassVar[int] = 3
     is_comparable: ClassVar[bool] = True
+    takes_float8: ClassVar[bool] = False
 
     def __init__(self, task: Task):
         self.options, self.folder = task.options, task.folder
@@ -78,6 +80,11 @@ class Contender:
     def images_per_step(self) -> int:
         """How many images a step takes."""
         return self.options.batch_size
+
+    @property
+    def is_float8(self) -> bool:
+        """Whether it computes in float8."""
+        return self.takes_float8 and self.options.dtype == "float8"
 
     @property
     def num_warm_up_steps(self) -> int:

@@ -219,8 +219,8 @@ class OurModel(ModelOfTransformers):
     """`VisionTransformerForImageClassification`."""
 
     weights_format = "vit_hf"
-
-    is_float8, drops_patches = True, True  # where the options ask for it
+    takes_float8 = True
+    drops_patches = True  # where the options ask for it
 
     def __init__(self, task: Task):
         super().__init__(task)
@@ -264,7 +264,7 @@ class OurModel(ModelOfTransformers):
         model = VisionTransformerForImageClassification.from_pretrained(
             self.folder / "vit_hf", attn_implementation=attention, patch_dropout_rate=rate
         )
-        if self.options.dtype == "float8" and self.is_float8:
+        if self.is_float8:
             convert_to_float8(model)
         return model
 
@@ -272,7 +272,7 @@ class OurModel(ModelOfTransformers):
 class OurBfloat16Model(OurModel):
     """Ours in bfloat16, beside ours in float8."""
 
-    is_float8 = False
+    takes_float8 = False
 
 
 class OurModelOnAllPatches(OurModel):

@@ -5,7 +5,7 @@ see that all do the same, take turns, and say what came out.
 
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from .contender import CannotTakePart, Contender, Task
+from .contender import SEARCH_SHARE, CannotTakePart, Contender, Task
 from .machine import busy_share, describe_machine
 from .options import Options
 from .processes import ContenderProcess
@@ -69,6 +69,7 @@ def run_benchmark(
         machine = describe_machine(torch.device(options.device or "cpu"))
         peers = {name: subject.peers[name] for name in task.options.peers if name not in missing}
         contenders = {OURS: subject.ours, **peers, **subject.limits}
+        say(outline(contenders, options))
         leave_out = partial(leave_peer_out, subject=subject, missing=missing, say=say)
         processes, settled = enter(contenders, host, task, leave_out, stack, say)
         differences = compare(subject, processes, settled, options)
@@ -117,6 +118,19 @@ def run_benchmark(
         "missing": missing,
         "limits": limits,
     }
+
+
+def outline(contenders: Collection[str], options: Options) -> str:
+    """Returns in words what will be done, and how long it takes at least.
+
+    How many settings a contender tries, and how long compiling them takes, it knows alone.
+    """
+    turns = 2 * options.turns * (len(contenders) - 1) * options.seconds
+    search = SEARCH_SHARE * options.seconds
+    return (
+        f"{', '.join(contenders)}: each looks for its fastest setting, {search:.3g} s and its "
+        f"preparation for each that it tries; then turns of about {turns / 60:.1f} minutes in all"
+    )
 
 
 def enter(
@@ -253,7 +267,7 @@ def race(
     own_seconds = seconds.pop(OURS)
     expected = options.turns * sum(own_seconds + theirs for theirs in seconds.values())
     say(f"{options.turns} turns of each beside as many of ours, about {expected / 60:.1f} minutes")
-    own, pairs = take_turns(turns.pop(OURS), turns, num_turns=options.turns)
+    own, pairs = take_turns(turns.pop(OURS), turns, num_turns=options.turns, say=say)
     pairs = {name: found for name, found in pairs.items() if name in processes}
     try:
         return own, pairs, {name: process.call("peak") for name, process in processes.items()}

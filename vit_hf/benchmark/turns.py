@@ -14,7 +14,11 @@ QUARTILES = (0.25, 0.5, 0.75)
 
 
 def take_turns(
-    ours: Callable[[], float], others: Mapping[str, Callable[[], float]], *, num_turns: int
+    ours: Callable[[], float],
+    others: Mapping[str, Callable[[], float]],
+    *,
+    num_turns: int,
+    say: Callable[[str], None] = lambda line: None,
 ) -> tuple[list[float], dict[str, list[tuple[float, float]]]]:
     """Measures in turns.
 
@@ -22,6 +26,7 @@ def take_turns(
         ours: takes our turn and returns its images a second.
         others: take a turn of each of the others; each is next to one of ours.
         num_turns: of each of the others; of ours alone, where there are no others.
+        say: takes lines that tell how far it is.
 
     Returns:
         All of our turns, and for each of the others the pairs of ours and theirs.
@@ -37,6 +42,7 @@ def take_turns(
             own.append(pair[0])
         if not others:
             own.append(ours())
+        say(f"turn {number + 1} of {num_turns} is done")
     return own, pairs
 
 

@@ -24,7 +24,6 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
     ViTForImageClassification,
-    ViTImageProcessor,
     ViTImageProcessorPil,
 )
 from transformers.utils.import_utils import is_torchvision_available
@@ -199,12 +198,11 @@ class TrainingContender(Contender):
 class OurTraining(TrainingContender):
     """`VisionTransformerTrainer`."""
 
-    is_float8 = True  # where the options ask for it
+    takes_float8 = True
 
     def fixed_settings(self) -> dict[str, Any]:
         """Returns the settings that are not searched."""
-        is_float8 = self.options.dtype == "float8" and self.is_float8
-        return super().fixed_settings() | ({"float8": True} if is_float8 else {})
+        return super().fixed_settings() | ({"float8": True} if self.is_float8 else {})
 
     def open(self, attention: str | None):
         """Opens our own checkpoint."""
@@ -236,7 +234,7 @@ class OurTraining(TrainingContender):
 class OurBfloat16Training(OurTraining):
     """Ours in bfloat16, beside ours in float8."""
 
-    is_float8 = False
+    takes_float8 = False
 
 
 class ProcessedFiles(Dataset):
@@ -286,8 +284,9 @@ class TransformersTraining(TrainingContender):
         """Returns the samples."""
         height, width = self.image_hw
         size = {"height": height, "width": width}
-        is_over_pillow = self.settings["processor"] == "pillow"
-        processor_class = ViTImageProcessorPil if is_over_pillow else ViTImageProcessor
+        processor_class = ViTImageProcessorPil
+        if self.settings["processor"] == "torchvision":
+            from transformers import ViTImageProcessor as processor_class  # warns without it
         return ProcessedFiles(rows, processor_class(size=size, image_mean=HALF, image_std=HALF))
 
     def trainer(self, dataset: Dataset, arguments: dict[str, Any]) -> Trainer:
