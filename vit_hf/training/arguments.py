@@ -119,7 +119,10 @@ class VisionTransformerTrainingArguments(TrainingArguments):
     )
     max_bad_fraction: float = field(
         default=0.1,
-        metadata={"help": "Share of images that may be unreadable before the run ends."},
+        metadata={
+            "help": "Share of the training images that may be unreadable before the run ends; each "
+            "counts when it is met. Of a stream, of those seen, or of 1000 while they are fewer."
+        },
     )
 
     def __post_init__(self):
