@@ -197,6 +197,44 @@ def test_names_for_a_head_without(saved, loader):
     assert loaded.config.label2id == {"cat": 0, "dog": 1, "owl": 2}
 
 
+@loaders
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ({"num_labels": 3, "id2label": {0: "a", 1: "b"}}, "num_labels=3 and an id2label of 2"),
+        ({"num_labels": 3, "label2id": {"a": 0}}, "num_labels=3 and a label2id of 1"),
+        ({"id2label": {0: "a", 1: "b"}, "label2id": {"c": 0}}, "an id2label in which 0 is 'a'"),
+        ({"id2label": {1: "a", 2: "b"}}, "the indices 1, 2, allowed: 0 ... 1"),
+        ({"num_labels": -2}, "num_labels=-2, allowed: an int of 0 or more"),
+    ],
+    ids=str,
+)
+def test_labels_that_cannot_be(saved, loader, labels, words):
+    _, folder = saved()
+    with pytest.raises(ValueError, match=words):
+        loader.from_pretrained(folder, **labels)
+
+
+@loaders
+@pytest.mark.parametrize("beside", [{}, {"num_labels": 3}, {"id2label": {0: "x", 1: "y", 2: "z"}}])
+def test_label2id_through_every_class(saved, log, loader, beside):
+    _, folder = saved()
+    names = {"x": 0, "y": 1, "z": 2}
+    loaded = loader.from_pretrained(folder, label2id=names, **beside)
+    assert loaded.config.id2label == {0: "x", 1: "y", 2: "z"}
+    assert loaded.config.label2id == names and loaded.classifier.out_features == 3
+    assert "fresh zero head for 3 labels" in log.text and "incompatible" not in log.text
+
+
+def test_names_that_were_set_alone_survive(saved, tmp_path):
+    model, _ = saved()
+    model.config.id2label = {0: "cat", 1: "dog"}  # and label2id is that of other names
+    model.save_pretrained(tmp_path / "named")
+    loaded = VisionTransformerForImageClassification.from_pretrained(tmp_path / "named")
+    assert_same_weights(model, loaded)
+    assert loaded.config.label2id == {"cat": 0, "dog": 1}
+
+
 def test_label2id_alone(saved):
     _, folder = saved()
     loaded = VisionTransformerForImageClassification.from_pretrained(
@@ -347,6 +385,8 @@ def test_reset_classifier(build, images, tmp_path):
     reopened = VisionTransformerForImageClassification.from_pretrained(tmp_path)
     assert torch.equal(reopened(images()).logits, model(images()).logits)
     assert json.loads((tmp_path / "config.json").read_text())["id2label"] == {}
+    with pytest.raises(ValueError, match="num_labels=-1"):
+        model.reset_classifier(-1)
     for wrong in ({}, {"num_labels": 2, "id2label": {0: "a", 1: "b"}}):
         with pytest.raises(ValueError, match="give one of them"):
             model.reset_classifier(**wrong)

@@ -12,6 +12,8 @@ from typing import Any
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import logging
 
+from .labels import default_names, indices_of, named_labels
+
 logger = logging.get_logger(__name__)
 
 # Arguments that name the place of a checkpoint, for reading its configuration as saved.
@@ -45,7 +47,7 @@ def load_pretrained(load, config_class: Any, path, *model_args, config=None, **k
     for name, value in settings.items():
         setattr(wanted, name, value)
     wanted.validate()
-    wanted.label2id = {name: index for index, name in wanted.id2label.items()}
+    wanted.label2id = indices_of(wanted.id2label)
     has_names = saved.id2label != default_names(saved.num_labels)
     new_labels = wanted.num_labels != saved.num_labels or (
         has_names and wanted.id2label != saved.id2label
@@ -100,18 +102,7 @@ def take_settings(kwargs: dict, config_class: Any) -> dict:
         close = difflib.get_close_matches(name, fields, n=1, cutoff=0.8)
         if close:
             raise ValueError(f"got {name!r}, which is not a setting. Did you mean {close[0]!r}?")
-    id2label = settings.get("id2label")
-    if id2label is None and settings.get("label2id") is not None:
-        id2label = {index: name for name, index in settings["label2id"].items()}
-    if id2label is not None:  # which says the count and its inverse
-        count = settings.pop("num_labels", len(id2label))
-        if count != len(id2label):
-            raise ValueError(f"got num_labels={count} and an id2label of {len(id2label)}")
-        settings.pop("label2id", None)
-        settings["id2label"] = {int(index): name for index, name in id2label.items()}
+    given = {name: settings.pop(name, None) for name in ("id2label", "label2id")}
+    if any(names is not None for names in given.values()):  # which say the count too
+        settings["id2label"] = named_labels(settings.pop("num_labels", None), **given)
     return settings
-
-
-def default_names(num_labels: int) -> dict[int, str]:
-    """The names that transformers gives to labels without one."""
-    return {index: f"LABEL_{index}" for index in range(num_labels)}

@@ -18,6 +18,8 @@ from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import logging
 
+from .labels import check_indices, default_names, indices_of, named_labels
+
 logger = logging.get_logger(__name__)
 
 # The root convolution and the max-pool of the stem halve the resolution once each; so does every
@@ -241,6 +243,14 @@ class VisionTransformerConfig(PreTrainedConfig):
     classifier_bias_init: float | int = 0.0
     interpolation: Literal["bilinear_corners", "bicubic", "bicubic_antialias"] = "bilinear_corners"
 
+    # transformers' own, whose annotations it keeps as strings, which are not checked.
+    id2label: dict | None = None
+    label2id: dict | None = None
+    problem_type: (
+        Literal["regression", "single_label_classification", "multi_label_classification"] | None
+    ) = None
+    return_dict: bool | None = True
+
     prediction_target: Literal["mean_color", "downsampled_color", "raw_pixels"] = "mean_color"
     corruption_ratio: float | int = 0.5
     corruption_mix: list[float] | tuple[float, float, float] = (0.8, 0.1, 0.1)
@@ -257,6 +267,9 @@ class VisionTransformerConfig(PreTrainedConfig):
             self.prefix_position_embedding = (
                 self.position_embedding == "learned_1d" and self.num_prefix_tokens > 0
             )
+        num_labels = kwargs.pop("num_labels", None)
+        self.id2label = named_labels(num_labels, self.id2label, self.label2id)
+        self.label2id = indices_of(self.id2label)
         super().__post_init__(**kwargs)
 
     # Sizes: an int or a pair outside, `(height, width)` everywhere inside.
@@ -304,6 +317,17 @@ class VisionTransformerConfig(PreTrainedConfig):
         cells = (-(-side // self.stem_stride) for side in image_hw)
         rows, columns = (side // patch for side, patch in zip(cells, self.patch_hw, strict=True))
         return rows, columns
+
+    @property
+    def num_labels(self) -> int:
+        """Number of labels; set to another one, they lose their names."""
+        return len(self.id2label or {})
+
+    @num_labels.setter
+    def num_labels(self, num_labels: int):
+        unnamed = default_names(num_labels)
+        if num_labels != self.num_labels:
+            self.id2label, self.label2id = unnamed, indices_of(unnamed)
 
     # Validation, run by `@strict` at the end of the constructor and again when a model is built.
 
@@ -424,6 +448,10 @@ class VisionTransformerConfig(PreTrainedConfig):
                 "problem_type, or problem_type=None"
             )
 
+    def validate_labels(self):
+        """Checks that every logit has one name."""
+        check_indices(self.id2label or {})
+
     def validate_corruption(self):
         """Checks the shares of masked patch prediction (B.1.2)."""
         if not 0 < self.corruption_ratio <= 1:
@@ -478,8 +506,17 @@ class VisionTransformerConfig(PreTrainedConfig):
             config_dict = {key: value for key, value in config_dict.items() if key != name}
         if not kwargs.get("return_unused_kwargs"):  # those unused are otherwise another's to judge
             cls.refuse_unknown_names(kwargs)
+        config_dict, num_labels = dict(config_dict), kwargs.pop("num_labels", None)
+        given = {name: kwargs.pop(name, None) for name in ("id2label", "label2id")}
+        if any(names is not None for names in given.values()):
+            config_dict |= {"id2label": named_labels(num_labels, **given)}
+        if config_dict.get("id2label") is not None:
+            config_dict["label2id"] = None  # its inverse, which may be that of other names
         built = super().from_dict(config_dict, **kwargs)
-        (built[0] if isinstance(built, tuple) else built).validate()
+        config = built[0] if isinstance(built, tuple) else built
+        if num_labels is not None:
+            config.num_labels = num_labels
+        config.validate()
         return built
 
 

@@ -27,7 +27,7 @@ from transformers.utils.generic import (
 )
 from transformers.utils.output_capturing import capture_outputs
 
-from .checkpoint_geometry import default_names, load_pretrained
+from .checkpoint_geometry import load_pretrained
 from .configuration_vision_transformer import VisionTransformerConfig
 from .dense import Dense
 from .embeddings import VisionTransformerEmbeddings
@@ -35,6 +35,7 @@ from .encoder import VisionTransformerAttention, VisionTransformerLayer
 from .filled_in import filled_in
 from .freed_memory import keep_freed_memory
 from .hooks import has_hooks_within, is_traced
+from .labels import indices_of, named_labels
 from .losses import classification_loss
 from .patch_dropout import PatchDropout
 from .patch_targets import TARGETS, MaskedPatchPredictionOutput, check_pixel_range
@@ -386,10 +387,8 @@ class VisionTransformerForImageClassification(VisionTransformerPreTrainedModel):
             raise ValueError(
                 f"got num_labels={num_labels} and id2label={id2label}; give one of them"
             )
-        if id2label is None:
-            id2label = default_names(num_labels or 0)
-        self.config.id2label = {int(index): name for index, name in id2label.items()}
-        self.config.label2id = {name: index for index, name in self.config.id2label.items()}
+        self.config.id2label = named_labels(num_labels, id2label)
+        self.config.label2id = indices_of(self.config.id2label)
         self.num_labels = self.config.num_labels
         like = next(self.classifier.parameters(), next(self.vit.parameters()))
         self.classifier = self._new_classifier().to(device=like.device, dtype=like.dtype)
