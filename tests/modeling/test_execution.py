@@ -227,6 +227,15 @@ def test_images_smaller_than_a_patch_of_a_hybrid(build, tiny_config, size):
         tiny_config(**stem, image_size=size)
 
 
+@pytest.mark.parametrize("model_class", [Classifier, Predictor])
+def test_tuples_in_place_of_outputs(build, images, model_class):
+    logits = build(model_class)(images()).logits
+    assert torch.equal(build(model_class)(images(), return_dict=False)[0], logits)
+    settled = build(model_class, return_dict=False)
+    assert torch.equal(settled(images())[0], logits) and isinstance(settled(images()), tuple)
+    assert torch.equal(settled(images(), return_dict=True).logits, logits)
+
+
 def of_stacked_parameters(model, pixels):
     """Returns the logits of one model for each of two sets of parameters."""
     stacked = {name: torch.stack([each, each]) for name, each in model.named_parameters()}

@@ -226,6 +226,29 @@ def test_label2id_through_every_class(saved, log, loader, beside):
     assert "fresh zero head for 3 labels" in log.text and "incompatible" not in log.text
 
 
+def test_a_fresh_heads_bias_is_said(saved, log):
+    _, folder = saved(classifier_bias_init=-10.0)
+    VisionTransformerForImageClassification.from_pretrained(folder, num_labels=3)
+    assert "with the bias classifier_bias_init=-10.0" in log.text
+
+
+@pytest.mark.parametrize("kind", ["none", "sincos_2d"])
+def test_no_table_is_not_said_to_be_resampled(build, log, kind):
+    build(VisionTransformerModel, position_embedding=kind).set_image_size(24)
+    assert "Resampled" not in log.text and "no position table" in log.text
+
+
+@pytest.mark.parametrize("change", [{"image_size": 24}, {"num_labels": 3}], ids=str)
+def test_offloaded_weights_that_would_change(saved, tmp_path, change):
+    _, folder = saved()
+    places = dict.fromkeys(["vit.embeddings", "vit.positions", "classifier"], "disk")
+    places |= dict.fromkeys(["vit.layers", "vit.layernorm", "vit.pooler"], "cpu")
+    with pytest.raises(ValueError, match="without device_map, save it, and load that"):
+        VisionTransformerForImageClassification.from_pretrained(
+            folder, device_map=places, offload_folder=tmp_path / "offloaded", **change
+        )
+
+
 def test_names_that_were_set_alone_survive(saved, tmp_path):
     model, _ = saved()
     model.config.id2label = {0: "cat", 1: "dog"}  # and label2id is that of other names

@@ -257,6 +257,14 @@ def test_masks_of_another_grid(build, images, shape):
         model(images(), bool_masked_pos=torch.ones(2, 16), patch_replacement=mask.long())
 
 
+@pytest.mark.parametrize("place", [16, -5])
+def test_places_that_are_none(build, images, place):
+    codes = torch.full((2, 16), -1)
+    codes[1, 3] = place
+    with pytest.raises(ValueError, match=rf"patch_replacement {place}, allowed: -1.*0 \.\.\. 15"):
+        build(Predictor)(images(), torch.ones(2, 16), codes)
+
+
 def test_masks_that_could_have_no_effect(build, images):
     with pytest.raises(ValueError, match="without bool_masked_pos"):
         build(Predictor)(images(), patch_replacement=torch.zeros(2, 16).long())

@@ -65,6 +65,7 @@ def load_pretrained(load, config_class: Any, path, *model_args, config=None, **k
 def adapt(model, wanted, *, new_labels: bool):
     """Gives a loaded model the sizes of `wanted`, and a zero head where the labels are new."""
     if (wanted.image_hw, wanted.patch_hw) != (model.config.image_hw, model.config.patch_hw):
+        refuse_offloaded(model.base_model.positions, model.base_model.embeddings)
         model.set_image_size(wanted.image_size, patch_size=wanted.patch_size)
     if not new_labels:
         return
@@ -72,12 +73,23 @@ def adapt(model, wanted, *, new_labels: bool):
     if not hasattr(model, "reset_classifier"):
         model.config.id2label, model.config.label2id = wanted.id2label, wanted.label2id
         return
+    refuse_offloaded(model.classifier)
     model.reset_classifier(id2label=wanted.id2label)
+    bias = wanted.classifier_bias_init
     logger.warning(
         f"Put in a fresh zero head for {wanted.num_labels} labels in place of the checkpoint's "
-        f"{old_count}. To rename labels and keep the head, load without id2label and set "
+        f"{old_count}{f', with the bias classifier_bias_init={bias}' if bias else ''}. To rename labels and keep the head, load without id2label and set "
         "model.config.id2label."
     )
+
+
+def refuse_offloaded(*parts):
+    """Raises a `ValueError` where weights that are to change are not in memory."""
+    if any(parameter.is_meta for part in parts for parameter in part.parameters()):
+        raise ValueError(
+            "got another size or other labels with a device_map that offloads the weights which "
+            "they change; load the checkpoint so without device_map, save it, and load that"
+        )
 
 
 def read_saved_config(config_class: Any, path, place: dict):

@@ -45,12 +45,7 @@ def nearest(name: str, allowed) -> str:
 
 def is_known(name: str, settings) -> bool:
     """Whether `name` is one of `settings`, or a name that transformers itself uses."""
-    return (
-        name in settings
-        or name in TRANSFORMERS_NAMES
-        or name.startswith("_")
-        or hasattr(PreTrainedConfig, name)
-    )
+    return name in settings or name in TRANSFORMERS_NAMES or name.startswith("_")
 
 
 def string_options(annotation) -> list[str]:
@@ -69,6 +64,12 @@ def describe(annotation) -> str:
         return " or ".join(dict.fromkeys(describe(part) for part in get_args(annotation)))
     names = {type(None): "None", Ellipsis: "..."}
     return names.get(annotation) or getattr(annotation, "__name__", str(annotation))
+
+
+def describe_elements(annotation) -> str:
+    """Returns what a list must hold where an annotation allows one: "; a list's elements: int"."""
+    lists = [part for part in get_args(annotation) if get_origin(part) is list]
+    return f"; a list's elements: {describe(get_args(lists[0])[0])}" if lists else ""
 
 
 def raise_value_errors(config_class: Any) -> Any:
@@ -96,7 +97,10 @@ def raise_value_errors(config_class: Any) -> Any:
                     f"got {name}={value!r}, allowed: {', '.join(options)}.{nearest(value, options)}"
                 )
             else:
-                message = f"got {name}={value!r}, allowed: {describe(annotation)}"
+                message = (
+                    f"got {name}={value!r}, allowed: {describe(annotation)}"
+                    f"{describe_elements(annotation)}"
+                )
             raise ValueError(message) from error
 
     @wraps(validate)
@@ -374,6 +378,13 @@ class VisionTransformerConfig(PreTrainedConfig):
         if self.representation_size is not None:
             require_at_least(self, 1, "representation_size")
 
+    def validate_numbers(self):
+        """Checks that no number is infinite or none."""
+        for field in fields(self):  # pyright: ignore[reportArgumentType]
+            value = getattr(self, field.name)
+            if isinstance(value, float) and not abs(value) < float("inf"):
+                raise ValueError(f"got {field.name}={value}, allowed: a finite number")
+
     def validate_positions(self):
         """Checks that the position embedding, its placement and its reach go together."""
         kind = self.position_embedding
@@ -396,7 +407,8 @@ class VisionTransformerConfig(PreTrainedConfig):
             raise ValueError(
                 "got prefix_position_embedding=True, which needs position_embedding='learned_1d' "
                 f"and a class or register token; got position_embedding={kind!r} and "
-                f"{self.num_prefix_tokens} such tokens"
+                f"{self.num_prefix_tokens} such tokens; set prefix_position_embedding=False, which "
+                "a configuration that was made with such a table has as True"
             )
 
     def validate_patch_dropout(self):
@@ -459,7 +471,7 @@ class VisionTransformerConfig(PreTrainedConfig):
                 f"got corruption_ratio={self.corruption_ratio}, allowed: 0 < corruption_ratio <= 1"
             )
         mix = self.corruption_mix
-        if len(mix) != 3 or min(mix) < 0 or abs(sum(mix) - 1) > 1e-6:
+        if not (len(mix) == 3 and min(mix) >= 0 and abs(sum(mix) - 1) <= 1e-6):  # not for NaN
             raise ValueError(
                 f"got corruption_mix={mix}, allowed: three shares that sum to 1 (mask token, "
                 "another patch, unchanged)"

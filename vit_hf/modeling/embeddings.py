@@ -11,6 +11,7 @@ from transformers import initialization as init
 from transformers.utils import logging
 
 from .fused_products import as_multiplied, can_multiply_patches, multiply_patches
+from .hooks import is_traced
 from .positions import INTERPOLATIONS
 from .resnet_stem import ResNetStem
 
@@ -203,6 +204,16 @@ class VisionTransformerEmbeddings(nn.Module):
                     f"got {name} of shape {tuple(mask.shape)}, allowed: "
                     f"{tuple(patches.shape[:2])}, images by patches"
                 )
+        # A GPU checks places itself, and would have to be waited for.
+        if patch_replacement is None or patch_replacement.device.type != "cpu" or is_traced():
+            return
+        count = patches.shape[1]
+        wrong = patch_replacement[(patch_replacement < -1) | (patch_replacement >= count)]
+        if len(wrong):
+            raise ValueError(
+                f"got the patch_replacement {wrong[0].item()}, allowed: -1, the mask token, or the "
+                f"place of a patch, 0 ... {count - 1}"
+            )
 
     def init_weights(self):
         """The authors' class token is zeros; registers and mask token, not theirs, are normal."""

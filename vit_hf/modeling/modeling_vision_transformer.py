@@ -122,10 +122,15 @@ class VisionTransformerPreTrainedModel(PreTrainedModel):
         encoder.positions.resize(config.grid)
         if old_patch != config.patch_hw:
             logger.warning(f"Resized the patch projection from {old_patch} to {config.patch_hw}.")
-        if old_grid != config.grid:
+        if old_grid != config.grid and any(True for _ in encoder.positions.parameters()):
             logger.warning(
                 f"Resampled the position embeddings from the grid {old_grid} to {config.grid} "
                 f"({config.position_embedding}, {config.interpolation})."
+            )
+        elif old_grid != config.grid:
+            logger.warning(
+                f"The native grid went from the grid {old_grid} to {config.grid}; there is no "
+                f"position table to resample ({config.position_embedding})."
             )
 
     def pack_weights(self):
@@ -376,7 +381,7 @@ class VisionTransformerForImageClassification(VisionTransformerPreTrainedModel):
             init.constant_(module.bias, self.config.classifier_bias_init)
 
     def reset_classifier(self, num_labels: int | None = None, *, id2label: dict | None = None):
-        """Puts in a fresh zero head, in place.
+        """Puts in a fresh zero head, in place; its bias is `classifier_bias_init`.
 
         Args:
             num_labels: number of classes; 0 removes the head, so that logits are the
@@ -414,7 +419,7 @@ class VisionTransformerForImageClassification(VisionTransformerPreTrainedModel):
             `loss` `()` where labels are given, the mean over images; `logits` `(B, K)`, or
             `(B, T, K)` without pooling; `hidden_states` and `attentions` where asked for.
         """
-        outputs = self.vit(pixel_values, pooled_only=True, **kwargs)
+        outputs = self.vit(pixel_values, pooled_only=True, return_dict=True, **kwargs)
         logits = self.classifier(outputs.pooler_output)  # (B, K)
         self._say_if_head_is_zero()
         loss = None if labels is None else classification_loss(logits, labels, self.config)
@@ -503,7 +508,9 @@ class VisionTransformerForMaskedPatchPrediction(VisionTransformerPreTrainedModel
                 another grid.
         """
         grid = self.vit.embeddings.patch_embeddings.grid_of(pixel_values)
-        outputs = self.vit(pixel_values, bool_masked_pos, patch_replacement, **kwargs)
+        outputs = self.vit(
+            pixel_values, bool_masked_pos, patch_replacement, return_dict=True, **kwargs
+        )
         patches = outputs.last_hidden_state[:, self.config.num_prefix_tokens :]
         logits = self.prediction_head(patches).unflatten(-1, self.target.shape)  # (B, N, *target)
         loss = None
