@@ -76,9 +76,10 @@ def adapt(model, wanted, *, new_labels: bool):
     refuse_offloaded(model.classifier)
     model.reset_classifier(id2label=wanted.id2label)
     bias = wanted.classifier_bias_init
+    said = f", with the bias classifier_bias_init={bias}" if bias else ""
     logger.warning(
         f"Put in a fresh zero head for {wanted.num_labels} labels in place of the checkpoint's "
-        f"{old_count}{f', with the bias classifier_bias_init={bias}' if bias else ''}. To rename labels and keep the head, load without id2label and set "
+        f"{old_count}{said}. To rename labels and keep the head, load without id2label and set "
         "model.config.id2label."
     )
 
