@@ -63,10 +63,12 @@ def test_rows_are_those_of_the_maps(build, images, monkeypatch, backend, setting
 )
 def test_a_model_is_left_as_it_was(build, images, model_class):
     model = build(model_class, hidden_dropout_prob=0.5).train()
+    frozen = model.base_model.layers[0].eval()
     model.set_attn_implementation("eager")
     first, second = (record_attention(model, images()).tokens for _ in range(2))
     torch.testing.assert_close(first, second)  # nothing is dropped out
     assert model.training and model.config._attn_implementation == "eager"
+    assert not any(module.training for module in frozen.modules())
     hooks = [module._forward_pre_hooks for module in model.modules()]
     assert not any(hooks)
     with pytest.raises(ValueError, match="got pixel_values of shape"):

@@ -7,19 +7,19 @@ them, so whatever is computed from the features is the same too.
 Shapes: `B` batch, `N` images of the dataset, `T` tokens, `R` width of the representation.
 """
 
-import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sized
 from functools import partial
 from typing import Any
 
 import torch
-from torch import distributed, nn
+from torch import distributed
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader, IterableDataset
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from ..data.transforms import normalize
+from ..modeling.evaluating import evaluating
 
 
 @torch.no_grad()
@@ -240,15 +240,3 @@ def sum_over_processes(tensor: torch.Tensor, *, device: torch.device) -> torch.T
     total = tensor.to(device, copy=True)
     distributed.all_reduce(total)
     return total.cpu()
-
-
-@contextlib.contextmanager
-def evaluating(model: nn.Module):
-    """Puts a model into evaluation mode, and each of its modules back into its own at the end."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

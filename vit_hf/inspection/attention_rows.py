@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..modeling.evaluating import evaluating
+
 BLOCK_ROWS = 128  # rows that are held at a time, each `(B, A, T)`
 LINEAR_BACKEND = "sdpa"  # never holds a map, and is there on every device
 
@@ -115,12 +117,13 @@ def record_attention(model, pixel_values: torch.Tensor) -> AttentionRecord:
 @contextmanager
 def as_served(model) -> Iterator[None]:
     """Puts a model in evaluation mode and on a backend that is linear in memory, for a while."""
-    was_training, backend = model.training, model.config._attn_implementation
+    backend = model.config._attn_implementation
     try:
-        model.eval().set_attn_implementation(LINEAR_BACKEND)
-        yield
+        with evaluating(model):
+            model.set_attn_implementation(LINEAR_BACKEND)
+            yield
     finally:
-        model.train(was_training).set_attn_implementation(backend)
+        model.set_attn_implementation(backend)
 
 
 def relative_bias_rows(
