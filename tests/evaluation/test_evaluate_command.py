@@ -24,6 +24,7 @@ from vit_hf.converters.image_processors import authors_processor
 from vit_hf.data import load_images
 from vit_hf.evaluation.intervals import of_share
 from vit_hf.experiment.resolutions import Resolution, draw_resolutions, parse_resolutions
+from vit_hf.experiment.results import measured, table_of
 from vit_hf.hub.results import read_runs
 
 NAMES = ["blue", "red"]
@@ -134,6 +135,22 @@ def test_accuracy_and_all_that_is_told_of_it(classifier, images, tmp_path, capsy
     row = next(line for line in printed.splitlines() if line.startswith("accuracy on test"))
     assert row.split()[3:] == ["91.67", "%", "64.61", "%", "to", "98.51", "%", "12"]
     assert "least accurate of 2 classes: red 83.33%, blue 100.00%" in printed
+
+
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        ("accuracy", "accuracy on test"),
+        ("few_shot_5_accuracy", "5-shot accuracy on test"),
+        ("knn_accuracy", "kNN accuracy on test"),
+        ("accuracy_at_96x160", "accuracy at 96x160 pixels on test"),
+        ("images_per_second_at_96", "images a second at 96 pixels"),
+        ("peak_memory_gib_at_96", "peak memory at 96 pixels, GiB"),
+    ],
+)
+def test_what_the_table_calls_a_measure(name, words):
+    metric = measured(name, 0.5, split="test", num_images=4)
+    assert table_of([metric]).splitlines()[-1].startswith(f"{words}  ")
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from vit_hf.inspection import (
     pooled_attention,
     uniform_distance,
 )
-from vit_hf.inspection.overlays import as_picture
+from vit_hf.inspection.overlays import as_picture, lines_of
 
 VARIANTS = [
     (VisionTransformerModel, {}),
@@ -193,3 +193,10 @@ def test_the_distances_are_drawn_as_they_are():
 def test_two_channels_are_no_picture():
     with pytest.raises(ValueError, match="got 2 channels, which are no picture; allowed: 1 or 3"):
         as_picture(torch.zeros(2, 4, 4))
+
+
+def test_a_long_title_goes_on_in_another_line():
+    assert lines_of("cat") == ["cat"] and lines_of("") == []
+    assert lines_of("dog (is cat_beagle)") == ["dog (is", "cat_beagle)"]
+    assert lines_of("a" * 40) == ["a" * 16, "a" * 16, "a" * 8]
+    assert len(lines_of("very long " * 20)) == 3

@@ -50,6 +50,18 @@ def test_the_drawing_has_a_row_for_each(images, count, num_axes):
     figure.canvas.draw()
 
 
+def test_the_drawing_says_what_a_prediction_is(build, images):
+    pixels = images(count=1)
+    pictures = {"image": pixels, "corrupted": pixels, "predicted": pixels}
+    for target, words in (
+        ("mean_color", "mean colour"),
+        ("downsampled_color", "4x4 colours"),
+        ("raw_pixels", "pixels"),
+    ):
+        figure = draw_masked_prediction(pictures, prediction_target=target)
+        assert figure.axes[2].get_ylabel() == f"predicted\n{words}"
+
+
 def test_another_task_is_refused(build, images):
     model = build(VisionTransformerForImageClassification)
     with pytest.raises(ValueError, match="allowed: VisionTransformerForMaskedPatchPrediction"):

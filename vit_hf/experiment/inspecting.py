@@ -229,14 +229,15 @@ def masked_patches(subject: Subject) -> Iterator[Panel]:
         drawn = [collator.corruption({"pixel_values": each.numpy()}) for each in pixels]
         masked, replacement = (torch.stack(each) for each in zip(*drawn, strict=True))
         return draw_masked_prediction(
-            masked_prediction(model, torch.stack(pixels), masked, replacement)
+            masked_prediction(model, torch.stack(pixels), masked, replacement),
+            prediction_target=model.config.prediction_target,
         )
 
     yield panel(
         "masked_prediction",
         "Masked patch prediction",
         "The image, the same with the corrupted patches grey, and with what was predicted for "
-        "them.",
+        "them: of each patch its mean colour, 4x4 colours or its pixels, as the model was trained.",
         draw,
     )
 

@@ -347,7 +347,8 @@ def draw_pictures(pretrained: Path, model, images: DatasetDict, folder: Path) ->
         "position_similarity.png": "Cosine similarity of the fine-tuned position embeddings.",
         "attention_rollout.png": "Attention rollout on test images.",
     }
-    save(draw_masked_prediction(predicted), folder / "masked_prediction.png")
+    figure = draw_masked_prediction(predicted, prediction_target=predictor.config.prediction_target)
+    save(figure, folder / "masked_prediction.png")
     save(draw_position_similarity(model), folder / "position_similarity.png")
     batch = ImageCollator()(samples_of(rows, model.config))
     pixels = normalize(batch["pixel_values"])

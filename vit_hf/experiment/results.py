@@ -2,6 +2,7 @@
 """The account of a run for `results.json`, from which cards and tables are rendered."""
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -21,6 +22,15 @@ VERSIONS_OF = (
     "vit_hf", "transformers", "torch", "datasets", "accelerate", "huggingface-hub", "scikit-learn",
 )  # fmt: skip
 DIGITS = "scikit-learn digits"  # what is used where no dataset is named
+
+# Names of `results.json` that read oddly as they are. Speed and memory are not those of a split.
+WORDS = {
+    r"few_shot_(\d+)_accuracy": r"\1-shot accuracy on {split}",
+    r"knn_accuracy": "kNN accuracy on {split}",
+    r"accuracy_at_(\w+)": r"accuracy at \1 pixels on {split}",
+    r"images_per_second_at_(\w+)": r"images a second at \1 pixels",
+    r"peak_memory_gib_at_(\w+)": r"peak memory at \1 pixels, GiB",
+}
 
 
 def account(*, dataset_name: str | None, images, seed: int, settings: list, **entries: Any) -> Run:
@@ -110,13 +120,21 @@ def measured(
     )
 
 
+def words_of(metric: Metric) -> str:
+    """Returns what was measured, in words for the table: "5-shot accuracy on test"."""
+    for pattern, words in WORDS.items():
+        if found := re.fullmatch(pattern, metric.name):
+            return found.expand(words).format(split=metric.split)
+    return Measure.title(metric)
+
+
 def table_of(metrics: Sequence[Metric]) -> str:
     """Returns metrics as a table to read: what, its value, 95 % interval, of how many images."""
     rows = [("metric", "value", "95 % interval", "images")]
     for metric in metrics:
         ends = [show(end, metric.name) for end in metric.confidence_interval or ()]
         value = show(metric.value, metric.name)
-        rows.append((Measure.title(metric), value, " to ".join(ends), f"{metric.num_images:,}"))
+        rows.append((words_of(metric), value, " to ".join(ends), f"{metric.num_images:,}"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))])

@@ -14,6 +14,12 @@ from .overlays import FIGURE_WIDTH, FONT_SIZE, as_picture
 
 MASK_GREY = 0.0  # of a corrupted patch, in [-1, 1]
 MAX_COLUMNS = 4
+# What a prediction is for each patch, by the model's target.
+PREDICTED = {
+    "mean_color": "mean colour",
+    "downsampled_color": "4x4 colours",
+    "raw_pixels": "pixels",
+}
 
 
 @torch.no_grad()
@@ -59,8 +65,18 @@ def masked_prediction(
     }
 
 
-def draw_masked_prediction(pictures: dict[str, torch.Tensor]) -> Figure:
-    """Draws what `masked_prediction` returns: a row for each entry, four images side by side."""
+def draw_masked_prediction(
+    pictures: dict[str, torch.Tensor], *, prediction_target: str | None = None
+) -> Figure:
+    """Draws what `masked_prediction` returns: a row for each entry, four images side by side.
+
+    Args:
+        pictures: what it returned.
+        prediction_target: the configuration's, so that the predictions are named by it.
+    """
+    names = {name: name for name in pictures}
+    if prediction_target is not None:
+        names["predicted"] += f"\n{PREDICTED[prediction_target]}"
     count = len(pictures["image"])
     num_columns = min(MAX_COLUMNS, count)
     num_bands = -(-count // num_columns)
@@ -68,7 +84,10 @@ def draw_masked_prediction(pictures: dict[str, torch.Tensor]) -> Figure:
     side = (FIGURE_WIDTH - 0.6) / MAX_COLUMNS
     num_rows = num_bands * len(pictures)
     figure = Figure(
-        figsize=(side * num_columns + 0.6, (side * height / width + 0.06) * num_rows + 0.5),
+        figsize=(
+            max(side * num_columns + 0.6, FIGURE_WIDTH / 2),
+            (side * height / width + 0.06) * num_rows + 0.5,
+        ),
         layout="constrained",
     )
     axes = figure.subplots(num_rows, num_columns, squeeze=False)
@@ -82,6 +101,6 @@ def draw_masked_prediction(pictures: dict[str, torch.Tensor]) -> Figure:
             axis = axes[band * len(pictures) + row, column]
             axis.imshow(as_picture(images[index]), interpolation="nearest")
             if column == 0:
-                axis.set_ylabel(name, fontsize=FONT_SIZE)
+                axis.set_ylabel(names[name], fontsize=FONT_SIZE)
     figure.suptitle("Masked patch prediction", fontsize=FONT_SIZE + 1)
     return figure

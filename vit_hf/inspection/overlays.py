@@ -6,6 +6,7 @@ Shapes: `C` channels, `H` and `W` height and width of the image.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 
 import numpy as np
 import torch
@@ -14,7 +15,8 @@ from matplotlib.figure import Figure
 FONT_SIZE = 10  # readable on a phone, where a figure of 5.5 inches becomes 3.5
 FIGURE_WIDTH = 5.5  # inches, a column of a paper
 MIN_COLUMNS = 3  # that there is room for; a figure of fewer is narrower
-MAX_TITLE = 16  # characters above a tile
+LINE_LENGTH = 16  # characters above a tile
+MAX_LINES = 3
 BRIGHTEST = 99.5  # percentile of all values that gets the brightest colour
 
 
@@ -53,15 +55,15 @@ def draw_tiles(
     """
     num_rows = -(-len(tiles) // num_columns)
     height, width = next(tile for tile in tiles if tile is not None).image.shape[-2:]
-    titles = [tile.title if tile is not None else "" for tile in tiles]
-    with_titles = sum(
-        any(titles[first : first + num_columns]) for first in range(0, len(tiles), num_columns)
+    num_lines = [len(lines_of(tile.title)) if tile is not None else 0 for tile in tiles]
+    title_lines = sum(
+        max(num_lines[first : first + num_columns]) for first in range(0, len(tiles), num_columns)
     )
     side = FIGURE_WIDTH / max(MIN_COLUMNS, num_columns)
     figure = Figure(
         figsize=(
             max(side * num_columns, FIGURE_WIDTH / 2),
-            side * height / width * num_rows + 0.22 * with_titles + 1.0,
+            side * height / width * num_rows + 0.16 * title_lines + 1.0,
         ),
         layout="constrained",
     )
@@ -89,7 +91,7 @@ def draw_tile(axis, tile: Tile, *, patch_hw: tuple[int, int], brightest: float):
     """Draws one tile; returns the map that a colour scale can be made for, if it has one."""
     picture = as_picture(tile.image)
     height, width = picture.shape[:2]
-    axis.set_title(shorten(tile.title), fontsize=FONT_SIZE - 2, pad=3)
+    axis.set_title("\n".join(lines_of(tile.title)), fontsize=FONT_SIZE - 2, pad=3)
     if tile.values is None:
         axis.imshow(picture)
         return None
@@ -109,9 +111,9 @@ def draw_tile(axis, tile: Tile, *, patch_hw: tuple[int, int], brightest: float):
     return drawn
 
 
-def shorten(title: str) -> str:
-    """Returns a title that fits above a tile."""
-    return title if len(title) <= MAX_TITLE else f"{title[: MAX_TITLE - 1]}…"
+def lines_of(title: str) -> list[str]:
+    """Returns a title in lines that fit above a tile, the last cut where it is very long."""
+    return wrap(title, LINE_LENGTH, max_lines=MAX_LINES, placeholder="…")
 
 
 def highest(maps: Iterable[torch.Tensor | None]) -> float:
