@@ -60,6 +60,34 @@ def test_a_truncated_safetensors(tmp_path):
         load_checkpoint(path, num_attention_heads=4)
 
 
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"shape": [1]}, r"'norm\.bias' is damaged.*\[1\] of F32 are 4 bytes.*gives it \d+"),
+        ({"dtype": "F8_E4M3"}, r"'norm\.bias' is of the type F8_E4M3, allowed: F64.*convert it"),
+    ],
+    ids=["shape", "dtype"],
+)
+def test_a_safetensors_header_that_does_not_fit(tmp_path, change, words):
+    content = TIMM.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["norm.bias"] |= change
+    changed = json.dumps(header).encode()
+    path = tmp_path / "changed.safetensors"
+    path.write_bytes(len(changed).to_bytes(8, "little") + changed + content[8 + length :])
+    with pytest.raises(ValueError, match=words):
+        load_checkpoint(path, num_attention_heads=4)
+
+
+def test_what_is_no_place_and_no_model(tmp_path):
+    with pytest.raises(ValueError, match="got source=123, allowed: a folder, a file or a Hub id"):
+        load_checkpoint(123)
+    for format in ("vit_hf", "timm"):
+        with pytest.raises(ValueError, match="got a Linear, allowed: VisionTransformer"):
+            save_checkpoint(torch.nn.Linear(2, 2), tmp_path / "model", format=format)
+
+
 class Bomb:
     def __reduce__(self):
         return exec, ("raise SystemExit('it ran')",)

@@ -413,3 +413,11 @@ def test_our_own_head_does_not_outlive_the_layer_it_was_trained_on(tmp_path):
     assert load_checkpoint(folder).classifier.weight.all()
     assert not load_checkpoint(folder, representation_size=None).classifier.weight.any()
     assert load_checkpoint(folder, representation_size=None, num_labels=0).config.num_labels == 0
+
+
+@pytest.mark.parametrize("representation_size", [None, 32])
+def test_a_pooler_of_transformers_own_is_said(representation_size, tmp_path, caplog):
+    own = own_folder(tmp_path / "own", "features", representation_size=representation_size)
+    save_checkpoint(load_checkpoint(own), tmp_path / "theirs", format="transformers")
+    said = "add_pooling_layer=False" in caplog.text
+    assert said == (representation_size is None)

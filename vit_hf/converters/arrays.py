@@ -8,6 +8,7 @@ beside those that the caller keeps.
 """
 
 import json
+import math
 import pickle
 import zipfile
 from collections.abc import Callable, Iterator
@@ -187,11 +188,7 @@ def list_safetensors(path: Path) -> dict[str, StoredArray]:
         try:
             header = json.loads(file.read(length))
             entries = {
-                key: (
-                    SAFETENSORS_DTYPES[entry["dtype"]],
-                    tuple(entry["shape"]),
-                    *entry["data_offsets"],
-                )
+                key: (entry["dtype"], tuple(entry["shape"]), *entry["data_offsets"])
                 for key, entry in header.items()
                 if key != "__metadata__"
             }
@@ -199,6 +196,18 @@ def list_safetensors(path: Path) -> dict[str, StoredArray]:
             raise ValueError(
                 f"{path}: the safetensors header cannot be read ({error!r}): fetch it again"
             ) from error
+    for key, (dtype, shape, first, last) in entries.items():
+        if dtype not in SAFETENSORS_DTYPES:
+            raise ValueError(
+                f"{path}: the array {key!r} is of the type {dtype}, allowed: "
+                f"{', '.join(SAFETENSORS_DTYPES)}; convert it to one of these first"
+            )
+        expected = math.prod(shape) * SAFETENSORS_DTYPES[dtype].itemsize
+        if last - first != expected:
+            raise ValueError(
+                f"{path}: the array {key!r} is damaged: {list(shape)} of {dtype} are {expected} "
+                f"bytes, and the header gives it {last - first}. Fetch it again"
+            )
     start, size = 8 + length, path.stat().st_size
     end = start + max((last for _, _, _, last in entries.values()), default=0)
     if end > size:
@@ -208,9 +217,9 @@ def list_safetensors(path: Path) -> dict[str, StoredArray]:
     return {
         key: StoredArray(
             shape,
-            dtype,
+            SAFETENSORS_DTYPES[dtype],
             lambda shape=shape, dtype=dtype, first=first: read_bytes(
-                path, start + first, shape, dtype
+                path, start + first, shape, SAFETENSORS_DTYPES[dtype]
             ),
         )
         for key, (dtype, shape, first, _) in entries.items()
@@ -250,7 +259,9 @@ def list_pytorch(path: Path) -> dict[str, StoredArray]:
         if isinstance(state.get(wrapper), dict):
             state = state[wrapper]
     return {
-        key: StoredArray(tuple(tensor.shape), tensor.dtype, lambda tensor=tensor: tensor.detach())
+        key: StoredArray(
+            tuple(tensor.shape), tensor.dtype, lambda tensor=tensor: tensor.detach().clone()
+        )
         for key, tensor in state.items()
         if isinstance(tensor, torch.Tensor)
     }

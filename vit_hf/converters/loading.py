@@ -6,6 +6,7 @@ Every array of the file is used, or known and said to be left out; anything else
 model is built without memory and takes the arrays as they are read, so the weights exist once.
 """
 
+import os
 from collections.abc import Iterable
 
 import torch
@@ -92,6 +93,8 @@ def load(
     config_overrides: dict | None = None,
 ) -> Loaded:
     """Does what `load_checkpoint` does, and gives the account of it instead of logging it."""
+    if not isinstance(source, (str, os.PathLike)):
+        raise ValueError(f"got source={source!r}, allowed: a folder, a file or a Hub id")
     if task is not None and task not in TASKS:
         raise ValueError(f"got task={task!r}, allowed: {', '.join(TASKS)}")
     if id2label is not None:

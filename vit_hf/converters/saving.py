@@ -107,12 +107,12 @@ def save_checkpoint(
         )
     if format not in FILE_FORMATS and path.is_file():
         raise ValueError(f"got {path}, a file; the format {format!r} is a folder: give its name")
+    task = task_of(model)
     if format == "vit_hf":
         with staged(path, folder=True) as place:
             model.save_pretrained(place)
             image_processors.save_image_processor(image_processor, place, model.config)
         return path
-    task = task_of(model)
     refuse(model.config, format, task)
     layout = settle_layout(model.config, format, task, layout)
     parameters = gather(model, format, task)
@@ -212,9 +212,9 @@ def refuse(config, format: str, task: str):
             continue
         if value not in allowed:
             raise ValueError(
-                f"the format {format!r} cannot hold {name}={value!r}; allowed: "
-                f"{', '.join(map(repr, allowed))}. Convert a model with that, or write the format "
-                "'vit_hf', which holds everything"
+                f"the format {format!r} cannot hold {name}={value!r}; allowed: a model with "
+                f"{name}={' or '.join(map(repr, allowed))}, or the format 'vit_hf', which holds "
+                "everything"
             )
     problem = module.refused(config)
     if problem is None and format == "transformers":
@@ -225,17 +225,25 @@ def refuse(config, format: str, task: str):
         )
     if problem is not None:
         raise ValueError(f"the format {format!r} cannot hold {problem}")
-    say_what_is_lost(config, format)
+    say_what_is_lost(config, format, task)
 
 
-def say_what_is_lost(config, format: str):
-    """Logs the settings that a format lacks and on which no output at the native size depends."""
+def say_what_is_lost(config, format: str, task: str):
+    """Logs the settings that a format lacks and on which no output at the native size depends, and
+    what the code that opens it puts in their place.
+    """
     defaults = type(config)()
     lacking = [
         name for name in TRAINING_SETTINGS if getattr(config, name) != getattr(defaults, name)
     ]
     if format == "transformers":
         lacking = [name for name in lacking if not name.endswith("_prob")]
+        if task == "features" and config.representation_size is None:
+            logger.warning(
+                "transformers' AutoModel and ViTModel add a pooler that was never trained, whose "
+                "pooler_output differs at each loading: open the folder with "
+                "add_pooling_layer=False, and take the class token of last_hidden_state."
+            )
     if lacking:
         settings = ", ".join(f"{name}={getattr(config, name)}" for name in lacking)
         logger.warning(f"The format {format!r} has no place for the training settings {settings}.")
