@@ -2,6 +2,7 @@
 """The model card: rendered from the files of an exported folder, anew at any time."""
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -172,6 +173,19 @@ def test_masked_patch_prediction_opens_as_features(tmp_path):
     card = render(folder, [run(0, task="masked-patch-prediction", metrics=[loss])])
     assert ModelCard(card).data.pipeline_tag == "image-feature-extraction"
     assert 'pipeline("image-feature-extraction"' in card and "nothing else" not in card
+
+
+def test_how_masked_patches_are_predicted_runs(tmp_path, folder, monkeypatch):
+    assert "to_picture" not in render_card(folder).read_text()
+    model = VisionTransformerForMaskedPatchPrediction(VisionTransformerConfig(**SMALL))
+    card = render_card(export_checkpoint(model, tmp_path / "masked")).read_text()
+    Image.effect_noise((60, 40), 80).convert("RGB").save(tmp_path / "image.png")
+    monkeypatch.chdir(tmp_path)
+    _, predicting, *_ = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
+    namespace: dict = {}
+    exec(predicting, namespace)
+    assert namespace["picture"].shape == (1, 3, 16, 24)
+    assert namespace["picture"].abs().max() <= 1
 
 
 def test_it_tells_what_pictures_are_served_wrongly(folder):

@@ -67,7 +67,8 @@ def render_card(
         name = runs[0].model_name if runs else (repo_id or folder.resolve().name).split("/")[-1]
     if pictures is None:
         pictures = next((run.pictures for run in runs), {})
-    task = task_of(read_if_there(folder / "config.json"))
+    saved = read_if_there(folder / "config.json")
+    task = task_of(saved)
     card = ModelCard.from_template(
         metadata(runs, name=name, task=task),
         template_path=str(TEMPLATE),
@@ -75,6 +76,7 @@ def render_card(
         name=name,
         model=repo_id or str(folder),
         task=task,
+        predicts_patches=any("MaskedPatch" in name for name in saved.get("architectures") or []),
         config=config or VisionTransformerConfig.from_pretrained(folder),
         num_parameters=count_parameters(folder),
         preprocessing=describe(read_if_there(folder / "preprocessor_config.json")),
