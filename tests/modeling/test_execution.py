@@ -12,6 +12,7 @@ from transformers import BatchFeature
 
 from vit_hf import VisionTransformerForImageClassification as Classifier
 from vit_hf import VisionTransformerForMaskedPatchPrediction as Predictor
+from vit_hf.modeling.positions import POSITIONS
 
 # Every position embedding, placement, pooling and stem, and the other parts.
 PARTS = {
@@ -148,6 +149,16 @@ def test_autocast(build, images, part):
     with torch.autocast("cpu", torch.bfloat16):
         found = gradients(model, pixel_values=images(), labels=torch.tensor([0, 1]))
     assert all(gradient.isfinite().all() for gradient in found)
+
+
+@pytest.mark.parametrize("kind", POSITIONS)
+@pytest.mark.parametrize("pooling", ["cls", "gap"])
+def test_what_layers_add_up_to_is_kept_in_full_under_autocast(build, images, kind, pooling):
+    model, seen = build(Classifier, position_embedding=kind, pooling=pooling), []
+    model.vit.layers[0].register_forward_pre_hook(lambda layer, args: seen.append(args[0].dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        model(images())
+    assert seen == [torch.float32]
 
 
 @parts

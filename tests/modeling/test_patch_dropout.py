@@ -197,4 +197,4 @@ def test_masked_patch_prediction_refuses_it(tiny_config, build, tmp_path):
 
 
 def load_classifier(path, **settings):
-    return load_checkpoint(path, task="image-classification", **settings)
+    return load_checkpoint(path, task="image-classification", num_labels=2, **settings)

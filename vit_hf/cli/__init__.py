@@ -181,7 +181,7 @@ def given_flags(verb, words: list[str]) -> dict[str, Any]:
     """Returns the flags that are among a verb's words, with their values."""
     parser = make_parser(verb, words[0], add_help=False)
     for action in parser._actions:
-        action.default = argparse.SUPPRESS
+        action.default, action.required = argparse.SUPPRESS, False
     return vars(parser.parse_known_args(words[1:])[0])
 
 

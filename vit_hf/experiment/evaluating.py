@@ -160,13 +160,9 @@ def open_subject(
             there are no images in the split.
     """
     source = evaluation.model_name_or_path
-    is_classifier = "accuracy" in evaluation.metrics
-    model: Any = load_checkpoint(
-        source,
-        task="image-classification" if is_classifier else None,
-        image_size=as_size(evaluation.image_size, "image_size"),
-    )
-    if is_classifier and not can_predict(model.classifier):
+    model: Any = load_checkpoint(source, image_size=as_size(evaluation.image_size, "image_size"))
+    has_head = task_of(model) == "image-classification" and can_predict(model.classifier)
+    if "accuracy" in evaluation.metrics and not has_head:
         raise ValueError(
             f"got {source}, whose head is zero or was never trained, so it predicts nothing; "
             + HEADLESS

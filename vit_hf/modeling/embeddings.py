@@ -41,8 +41,11 @@ class PatchEmbeddings(nn.Module):
             image = self.stem(image)
         image = as_multiplied(image)
         if can_multiply_patches(self.projection, image):
-            return multiply_patches(image, self.projection)
-        return self.projection(image).flatten(2).transpose(1, 2)  # (B, N, D)
+            patches = multiply_patches(image, self.projection)
+        else:
+            patches = self.projection(image).flatten(2).transpose(1, 2)
+        # Under autocast what the layers add up to is kept in full, with any tokens and positions.
+        return patches.to(self.projection.weight.dtype)  # (B, N, D)
 
     def grid_of(self, pixel_values: torch.Tensor) -> tuple[int, int]:
         """Returns the patches `(rows, columns)` of `pixel_values` `(B, C, H, W)`.
