@@ -6,19 +6,16 @@ section 3.1 for the hybrid stem, appendix B.1.2 for masked patch prediction, D.3
 and position embeddings.
 """
 
-import difflib
 from dataclasses import fields
-from functools import wraps
-from types import UnionType
-from typing import Any, ClassVar, Literal, Union, get_args, get_origin
+from typing import ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
-from huggingface_hub.errors import StrictDataclassError
 from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import logging
 
 from .labels import check_indices, default_names, indices_of, named_labels
+from .setting_errors import nearest, raise_value_errors
 
 logger = logging.get_logger(__name__)
 
@@ -37,83 +34,9 @@ TRANSFORMERS_NAMES = {
 }  # fmt: skip
 
 
-def nearest(name: str, allowed) -> str:
-    """Returns " Did you mean 'x'?" for the allowed name most like `name`, or an empty string."""
-    matches = difflib.get_close_matches(str(name), [str(option) for option in allowed], n=1)
-    return f" Did you mean {matches[0]!r}?" if matches else ""
-
-
 def is_known(name: str, settings) -> bool:
     """Whether `name` is one of `settings`, or a name that transformers itself uses."""
     return name in settings or name in TRANSFORMERS_NAMES or name.startswith("_")
-
-
-def string_options(annotation) -> list[str]:
-    """Returns the strings that an annotation allows, those of `Literal["a", "b"] | None` say."""
-    options = []
-    for option in get_args(annotation):
-        options += [option] if isinstance(option, str) else string_options(option)
-    return options
-
-
-def describe(annotation) -> str:
-    """Returns a type in words: `int | tuple[int, int]` as "int or (int, int)"."""
-    if get_origin(annotation) is tuple:
-        return f"({', '.join(describe(part) for part in get_args(annotation))})"
-    if get_origin(annotation) in (UnionType, Union):
-        return " or ".join(dict.fromkeys(describe(part) for part in get_args(annotation)))
-    names = {type(None): "None", Ellipsis: "..."}
-    return names.get(annotation) or getattr(annotation, "__name__", str(annotation))
-
-
-def describe_elements(annotation) -> str:
-    """Returns what a list must hold where an annotation allows one: "; a list's elements: int"."""
-    lists = [part for part in get_args(annotation) if get_origin(part) is list]
-    return f"; a list's elements: {describe(get_args(lists[0])[0])}" if lists else ""
-
-
-def raise_value_errors(config_class: Any) -> Any:
-    """Makes the errors of a `@strict` class `ValueError`s that say what was got and is allowed."""
-    initialize, set_attribute, validate = (
-        config_class.__init__,
-        config_class.__setattr__,
-        config_class.validate,
-    )
-
-    @wraps(initialize)
-    def __init__(self, *args, **kwargs):
-        self.refuse_unknown_names(kwargs)
-        initialize(self, *args, **kwargs)
-
-    @wraps(set_attribute)
-    def __setattr__(self, name, value):
-        try:
-            set_attribute(self, name, value)
-        except StrictDataclassError as error:
-            annotation = type(self).__dataclass_fields__[name].type
-            options = string_options(annotation)
-            if options:
-                message = (
-                    f"got {name}={value!r}, allowed: {', '.join(options)}.{nearest(value, options)}"
-                )
-            else:
-                message = (
-                    f"got {name}={value!r}, allowed: {describe(annotation)}"
-                    f"{describe_elements(annotation)}"
-                )
-            raise ValueError(message) from error
-
-    @wraps(validate)
-    def validate_with_value_error(self):
-        try:
-            validate(self)
-        except StrictDataclassError as error:
-            raise ValueError(str(error.__cause__ or error)) from error
-
-    config_class.__init__ = __init__
-    config_class.__setattr__ = __setattr__
-    config_class.validate = validate_with_value_error
-    return config_class
 
 
 @raise_value_errors
