@@ -129,7 +129,7 @@ class VisionTransformerPreTrainedModel(PreTrainedModel):
             )
         elif old_grid != config.grid:
             logger.warning(
-                f"The native grid went from the grid {old_grid} to {config.grid}; there is no "
+                f"The native grid went from {old_grid} to {config.grid}; there is no "
                 f"position table to resample ({config.position_embedding})."
             )
 
