@@ -124,18 +124,21 @@ def test_what_there_is_to_know_of_a_recipe_is_said(images, pretrained, tmp_path,
     assert "an update takes more images than the 48 there are to train on" in said
 
 
+@pytest.mark.parametrize("folder", [".", "sweep/0.01"])
 @pytest.mark.parametrize("num_checkpoints", [0, 2])
-def test_a_run_that_is_stopped_tells_how_to_go_on(num_checkpoints, tmp_path, capsys, monkeypatch):
+def test_a_run_that_is_stopped_tells_how_to_go_on(
+    num_checkpoints, folder, tmp_path, capsys, monkeypatch
+):
     def stop(*arguments):
         raise KeyboardInterrupt
 
     for index in range(num_checkpoints):
-        (tmp_path / f"checkpoint-{index + 1}").mkdir()
+        (tmp_path / folder / f"checkpoint-{index + 1}").mkdir(parents=True)
     monkeypatch.setattr("vit_hf.cli.pretrain.run", stop)
     assert run("pretrain", "--output_dir", tmp_path, "--use_cpu") == 130
     advice = (
-        f"; the newest checkpoint is {tmp_path / 'checkpoint-2'}, and the same command with "
-        "--resume_from_checkpoint last goes on from it"
+        f"; the newest checkpoint is {tmp_path / folder / 'checkpoint-2'}, and the same command "
+        "with --resume_from_checkpoint last goes on from it"
     )
     assert (
         capsys.readouterr().err == f"\nvit-hf pretrain: stopped{advice * bool(num_checkpoints)}\n"
@@ -312,6 +315,20 @@ def test_dimensions_are_not_those_of_the_checkpoint(images, pretrained, capsys, 
     assert run("finetune", *words, "--use_cpu", "--settings", "hidden_size=64") == 2
     assert "got hidden_size=64, which the weights of" in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
+
+
+def test_that_the_test_images_choose_is_said(images, pretrained, capsys, tmp_path):
+    words = ["--model_name_or_path", pretrained, "--dataset_name", images, "--max_steps", 1]
+    words += ["--load_best_model_at_end", "--eval_strategy", "steps", "--eval_steps", 1, *STEPS]
+    words += ["--save_strategy", "steps", "--save_steps", 1]
+    for fraction in (0, 0.2):
+        folder = tmp_path / str(fraction)
+        assert (
+            run("finetune", *words, "--output_dir", folder, "--validation_fraction", fraction) == 0
+        )
+        said = "the test images choose the best checkpoint" in capsys.readouterr().out
+        assert said == (fraction == 0)
+        assert (folder / "checkpoint-1").is_dir() and not (folder / ".saving").exists()
 
 
 def test_what_lies_in_the_folder_is_said_and_a_card_by_hand_is_kept(

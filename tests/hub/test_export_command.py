@@ -109,6 +109,16 @@ def test_a_foreign_checkpoint_gets_its_passport(tmp_path, capsys):
     assert torch.equal(load_checkpoint(folder).classifier.weight, expected)
 
 
+def test_a_run_is_not_written_over(trained, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    (run / "checkpoint-1").mkdir()
+    before = sorted((file.name, file.stat().st_mtime_ns) for file in run.iterdir())
+    assert export(trained, "--output_dir", run) == 2
+    assert "holds something else than an earlier conversion" in capsys.readouterr().err
+    assert before == sorted((file.name, file.stat().st_mtime_ns) for file in run.iterdir())
+
+
 def test_accounts_do_not_outlive_their_weights(trained, tmp_path):
     folder, plain = tmp_path / "exported", tmp_path / "plain"
     VisionTransformerForImageClassification(VisionTransformerConfig(**SMALL)).save_pretrained(plain)

@@ -5,6 +5,7 @@ from datasets import Dataset
 from transformers import TrainingArguments, ViTImageProcessorPil
 
 from vit_hf import VisionTransformerConfig, VisionTransformerForImageClassification
+from vit_hf.data import BatchAugmentation, ImageCollator
 from vit_hf.planning import forward_flops
 from vit_hf.training import VisionTransformerTrainer, VisionTransformerTrainingArguments
 from vit_hf.training.averaging import AVERAGE
@@ -168,4 +169,7 @@ def test_any_other_dataset_is_dealt_as_transformers_does(tmp_path):
     assert trainer.state.global_step == 2 and trainer.evaluate()["eval_loss"] > 0
     trainer.train_dataset = rows
     with pytest.raises(ValueError, match="got samples of number, label, allowed: with pixel_value"):
+        trainer.train()
+    trainer.train_dataset, trainer.data_collator = own, ImageCollator(BatchAugmentation(flip=True))
+    with pytest.raises(ValueError, match="got a BatchAugmentation for samples that are not those"):
         trainer.train()

@@ -15,6 +15,7 @@ import importlib
 import os
 import re
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -90,12 +91,16 @@ def main(words: list[str] | None = None) -> int:
 
 
 def how_to_go_on(arguments: list) -> str:
-    """Returns the words about the newest checkpoint of a training, where there is one."""
+    """Returns the words about the newest checkpoint of a training, or of a sweep's last one, where
+    there is one.
+    """
     for part in arguments:
         if hasattr(part, "resume_from_checkpoint"):
             from ..training.checkpoints import LAST, find_checkpoint
 
-            newest = find_checkpoint(LAST, part.output_dir)
+            folders = [Path(part.output_dir), *Path(part.output_dir).glob("sweep/*")]
+            found = [find_checkpoint(LAST, str(folder)) for folder in folders]
+            newest = max(filter(None, found), key=os.path.getmtime, default=None)
             if newest is not None:
                 return (
                     f"; the newest checkpoint is {newest}, and the same command with "

@@ -176,7 +176,8 @@ def export(arguments: Arguments) -> tuple[Path, int]:
     from transformers.utils.logging import disable_progress_bar
 
     from ..converters.recognition import open_checkpoint
-    from ..hub.export import missing_from_export
+    from ..converters.saving import check_destination
+    from ..hub.export import ACCOUNTS, PICTURES, missing_from_export
     from .convert import write_card
 
     disable_progress_bar()
@@ -190,6 +191,10 @@ def export(arguments: Arguments) -> tuple[Path, int]:
         opened = open_checkpoint(arguments.checkpoint)
         if opened.format != "vit_hf":
             return folder, convert(arguments.checkpoint, folder)
+        if not in_place:
+            check_destination(
+                folder, format="vit_hf", source=opened.path, beside=(*ACCOUNTS, PICTURES)
+            )
         export_own(opened.path, folder)
         print(f"wrote: {folder}")
     write_card(folder)

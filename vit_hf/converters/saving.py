@@ -9,6 +9,7 @@ import contextlib
 import json
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -134,7 +135,7 @@ def save_checkpoint(
     return path
 
 
-def check_destination(path: Path, *, format: str, source: Path):
+def check_destination(path: Path, *, format: str, source: Path, beside: Sequence[str] = ()):
     """Raises a `ValueError` where a conversion would write over its source, or over something else
     than an earlier conversion to `format`.
 
@@ -142,6 +143,7 @@ def check_destination(path: Path, *, format: str, source: Path):
         path: the file or folder to write.
         format: one of `FORMATS`.
         source: the file or folder that is converted.
+        beside: patterns of other files that an earlier one may have left.
     """
     if path.exists() and path.resolve() in (source.resolve(), folder_of(source).resolve()):
         raise ValueError(f"got {path}, which is the source too; give another place to write to")
@@ -150,7 +152,7 @@ def check_destination(path: Path, *, format: str, source: Path):
     others = sorted(
         file.name
         for file in path.iterdir()
-        if not any(file.match(pattern) for pattern in ("config.json", *WRITTEN[format]))
+        if not any(file.match(name) for name in ("config.json", *WRITTEN[format], *beside))
     )
     model_type = read_json(path / "config.json").get("model_type")
     if others or model_type != MODEL_TYPES[format]:

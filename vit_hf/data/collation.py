@@ -31,7 +31,8 @@ class ImageCollator:
         transformers' `default_data_collator` does.
 
         Raises:
-            ValueError: for samples without pixels.
+            ValueError: for samples without pixels, and for an augmentation of those of another
+                dataset, which bring no seeds for it.
         """
         if "pixel_values" not in samples[0]:
             raise ValueError(
@@ -40,6 +41,12 @@ class ImageCollator:
                 "and a label; with_transform of `datasets` can, too"
             )
         if "undecodable" not in samples[0]:
+            if self.augmentation is not None:
+                raise ValueError(
+                    "got a BatchAugmentation for samples that are not those of an ImageDataset or "
+                    "ImageStream, which bring the seeds that it needs; allowed for others: "
+                    "ImageCollator() alone"
+                )
             return default_data_collator(list(samples))
         batch = stack_pixels(samples, self.augmentation)
         if "labels" in samples[0]:

@@ -73,6 +73,12 @@ def make_trainer(
     """
     check_services(training.report_to)
     check_sgd(training)
+    if training.load_best_model_at_end and "validation" not in inputs.evaluation:
+        say(
+            "the test images choose the best checkpoint, and so flatter it: --validation_fraction "
+            "holds others out for that",
+            training,
+        )
     training = copy.copy(training)
     masked = not hasattr(model, "reset_classifier")
     training.label_names = ["bool_masked_pos"] if masked else ["labels"]

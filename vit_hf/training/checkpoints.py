@@ -147,6 +147,7 @@ class CheckpointingTrainer(Trainer):
             best = self.state.best_global_step
             staged = run_dir / STAGING / f"checkpoint-{self.state.global_step}"
             final = publish(staged, run_dir, best_step=best)
+            shutil.rmtree(staged.parent, ignore_errors=True)
             if best is not None:
                 self.state.best_model_checkpoint = str(run_dir / f"checkpoint-{best}")
             rotate_checkpoints(
