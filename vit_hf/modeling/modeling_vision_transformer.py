@@ -129,8 +129,8 @@ class VisionTransformerPreTrainedModel(PreTrainedModel):
             )
         elif old_grid != config.grid:
             logger.warning(
-                f"The native grid went from {old_grid} to {config.grid}; there is no "
-                f"position table to resample ({config.position_embedding})."
+                f"There is no position table to resample from the grid {old_grid} to {config.grid} "
+                f"({config.position_embedding})."
             )
 
     def pack_weights(self):
