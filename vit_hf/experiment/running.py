@@ -3,7 +3,6 @@
 
 import contextlib
 import copy
-import difflib
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from ..evaluation import StreamingAccuracy, TopClassesAndLosses
 from ..hub import export_checkpoint, push_or_keep
 from ..hub.card import refresh_card
 from ..hub.results import Metric, Run, write_runs
+from ..modeling.setting_errors import nearest
 from ..recipes import get
 from ..training import VisionTransformerTrainer, VisionTransformerTrainingArguments
 from ..training.checkpoints import find_checkpoint
@@ -104,10 +104,10 @@ def check_services(names: Any):
     installed = {*get_available_reporting_integrations(), "flyte"}  # which is part of a machine
     for name in names:
         if name not in INTEGRATION_TO_CALLBACK:
-            matches = difflib.get_close_matches(name, INTEGRATION_TO_CALLBACK, n=1)
-            hint = f". Did you mean {matches[0]!r}?" if matches else ""
-            allowed = ", ".join(INTEGRATION_TO_CALLBACK)
-            raise ValueError(f"got --report_to {name}, allowed: none, {allowed}{hint}")
+            raise ValueError(
+                f"got --report_to {name}, allowed: none, {', '.join(INTEGRATION_TO_CALLBACK)}."
+                f"{nearest(name, INTEGRATION_TO_CALLBACK)}"
+            )
         if name not in installed:
             raise ValueError(
                 f"got --report_to {name}, which is not installed; install it, or leave it out"
@@ -121,10 +121,10 @@ def check_sgd(training: VisionTransformerTrainingArguments):
     for word in training.optim_args.replace(" ", "").split(","):
         name, equals, _ = word.partition("=")
         if name not in SGD_OPTIONS or not equals:
-            matches = difflib.get_close_matches(name, SGD_OPTIONS, n=1)
-            hint = f". Did you mean {matches[0]!r}?" if matches else ""
             allowed = ", ".join(f"{option}=..." for option in SGD_OPTIONS)
-            raise ValueError(f"got --optim_args {word} for sgd, allowed: {allowed}{hint}")
+            raise ValueError(
+                f"got --optim_args {word} for sgd, allowed: {allowed}.{nearest(name, SGD_OPTIONS)}"
+            )
 
 
 def say_what_begins(
